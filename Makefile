@@ -1,0 +1,51 @@
+# Thin names for what configure, meson and series/ do
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+all: build/build.ninja
+	@ninja -C build
+
+build/build.ninja: configure series/base
+	@./configure
+
+check: build/build.ninja
+	@series/check
+
+check-unit: build/build.ninja
+	@series/check unit
+
+check-iotests: build/build.ninja
+	@series/check iotests
+
+check-guest-smoke: build/build.ninja
+	@series/check guest
+
+demo: all
+	@series/run guest demo
+
+guest: all
+	@series/run guest interactive
+
+refresh: build/build.ninja
+	@series/refresh
+
+clean:
+	rm -rf build/qemu-build build/meson-* build/build.ninja
+
+distclean:
+	@[ ! -d build/qemu ] || series/assemble --check
+	rm -rf build
+
+help:
+	@echo 'make                    build the patched QEMU (configures first when needed)'
+	@echo 'make demo               a Linux guest uses a zoned qcow2 disk, reboots, finds its zones'
+	@echo 'make guest              a shell in such a guest'
+	@echo 'make check              all tests; one suite: check-unit, check-iotests, check-guest-smoke'
+	@echo 'make refresh            rewrite the .patch files from edits made in build/qemu'
+	@echo 'make clean              remove what was built, keep what was downloaded'
+	@echo 'make distclean          remove build/'
+	@echo
+	@echo 'ACCEL=kvm               guests use KVM; the default is tcg, which works anywhere'
+
+.PHONY: all check check-unit check-iotests check-guest-smoke demo guest \
+        refresh clean distclean help
