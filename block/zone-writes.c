@@ -1,0 +1,355 @@
+/*
+ * Zone writes: the order of the writes in flight of a zoned disk
+ *
+ * This work is licensed under the terms of the GNU GPL, version 2 or later.
+ * See the COPYING file in the top-level directory.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "block/aio.h"
+#include "qemu/lockable.h"
+#include "block/zone-writes.h"
+
+/* The writes in flight of one zone; exists while there are any. */
+struct ZoneQueue {
+    uint32_t zone;
+
+    /* End of the last write, and start of the next: the reserved WP */
+    uint64_t reserved;
+
+    /* In offset order; those before the first undone one are gone already */
+    ZoneWriteList writes;
+
+    /* Writes whose I/O may still be under way */
+    unsigned moving;
+
+    /*
+     * Errno of a write that failed, 0 if none.  Then the queue drains: when
+     * nothing moves any more, all from the first failed write on fail.
+     */
+    int error;
+};
+
+void zone_writes_init(ZoneWrites *zw, ZoneTable *table)
+{
+    *zw = (ZoneWrites) {
+        .table  = table,
+        .queues = g_hash_table_new_full(NULL, NULL, NULL, g_free),
+        .dirty  = hbitmap_alloc(zone_table_geometry(table)->nr_zones, 0),
+    };
+    qemu_mutex_init(&zw->lock);
+    QSIMPLEQ_INIT(&zw->waiting);
+}
+
+void zone_writes_destroy(ZoneWrites *zw)
+{
+    assert(zone_writes_idle(zw));
+    assert(zw->held.count == 0);
+
+    g_hash_table_destroy(zw->queues);
+    hbitmap_free(zw->dirty);
+    qemu_mutex_destroy(&zw->lock);
+}
+
+static ZoneQueue *queue_find_locked(ZoneWrites *zw, uint32_t zone)
+{
+    return g_hash_table_lookup(zw->queues, GUINT_TO_POINTER(zone));
+}
+
+static ZoneQueue *queue_new_locked(ZoneWrites *zw, uint32_t zone)
+{
+    ZoneQueue *q = g_new0(ZoneQueue, 1);
+
+    q->zone = zone;
+    QSIMPLEQ_INIT(&q->writes);
+    g_hash_table_insert(zw->queues, GUINT_TO_POINTER(zone), q);
+    return q;
+}
+
+static bool is_held_locked(ZoneWrites *zw, uint32_t zone)
+{
+    return zone >= zw->held.first &&
+           zone - zw->held.first < zw->held.count &&
+           zone >= zone_table_geometry(zw->table)->nr_conventional;
+}
+
+static void set_dirty_locked(ZoneWrites *zw, uint32_t zone)
+{
+    /* Setting a bit that is set already costs more than looking. */
+    if (!hbitmap_get(zw->dirty, zone)) {
+        hbitmap_set(zw->dirty, zone, 1);
+    }
+}
+
+/* Wait for the turn of @w, and for w->ret to say how it went. */
+static int coroutine_fn wait_and_unlock(ZoneWrites *zw, ZoneWrite *w)
+{
+    w->co = qemu_coroutine_self();
+    qemu_mutex_unlock(&zw->lock);
+    qemu_coroutine_yield();
+    w->co = NULL;
+    return w->ret;
+}
+
+/* Wake those of @list who wait.  A write may be gone once it is woken. */
+static void wake(ZoneWriteList *list)
+{
+    ZoneWrite *w;
+
+    while ((w = QSIMPLEQ_FIRST(list))) {
+        QSIMPLEQ_REMOVE_HEAD(list, woken);
+        if (w->co) {
+            aio_co_wake(w->co);
+        }
+    }
+}
+
+/* Check @w against the table and append it to the queue of its zone. */
+static int admit_locked(ZoneWrites *zw, ZoneWrite *w)
+{
+    const ZoneGeometry *geo = zone_table_geometry(zw->table);
+    ZoneQueue *q = NULL;
+    uint64_t reserved = 0;
+    uint32_t zone = 0;
+    int ret;
+
+    if (w->offset < geo->disk_size) {
+        zone = zone_table_index(zw->table, w->offset);
+        q = queue_find_locked(zw, zone);
+        reserved = q ? q->reserved : zone_table_wp(zw->table, zone);
+    }
+    if (w->append) {
+        ret = zone_table_append(zw->table, w->offset, w->bytes, reserved);
+        w->offset = reserved;
+    } else {
+        ret = zone_table_write(zw->table, w->offset, w->bytes, reserved);
+    }
+    if (ret < 0 || zone < geo->nr_conventional) {
+        return ret;
+    }
+
+    if (!q) {
+        q = queue_new_locked(zw, zone);
+    }
+    QSIMPLEQ_INSERT_TAIL(&q->writes, w, next);
+    q->reserved = w->offset + w->bytes;
+    w->queue = q;
+    if (q->error) {
+        /* Follows a write that failed: fails with it, without any I/O. */
+        w->done = true;
+        w->ret = q->error;
+    } else {
+        q->moving++;
+    }
+    return 0;
+}
+
+int coroutine_fn zone_writes_begin(ZoneWrites *zw, ZoneWrite *w,
+                                   uint64_t offset, uint64_t bytes,
+                                   bool append)
+{
+    uint64_t disk_size = zone_table_geometry(zw->table)->disk_size;
+    int ret;
+
+    *w = (ZoneWrite) {
+        .offset = offset,
+        .bytes = bytes,
+        .append = append,
+    };
+
+    qemu_mutex_lock(&zw->lock);
+    if (zw->held.count && offset < disk_size &&
+        is_held_locked(zw, zone_table_index(zw->table, offset))) {
+        QSIMPLEQ_INSERT_TAIL(&zw->waiting, w, woken);
+        return wait_and_unlock(zw, w);
+    }
+    ret = admit_locked(zw, w);
+    if (w->done) {
+        return wait_and_unlock(zw, w);
+    }
+    qemu_mutex_unlock(&zw->lock);
+    return ret;
+}
+
+static void pop_locked(ZoneQueue *q, ZoneWriteList *popped)
+{
+    ZoneWrite *w = QSIMPLEQ_FIRST(&q->writes);
+
+    QSIMPLEQ_REMOVE_HEAD(&q->writes, next);
+    QSIMPLEQ_INSERT_TAIL(popped, w, woken);
+    w->queue = NULL;
+}
+
+/* Acknowledge the writes of @q whose turn it is. */
+static void acknowledge_locked(ZoneWrites *zw, ZoneQueue *q,
+                               ZoneWriteList *popped)
+{
+    ZoneWrite *w = QSIMPLEQ_FIRST(&q->writes);
+    uint64_t wp = 0;
+
+    while (w && w->done && w->ret >= 0) {
+        wp = w->offset + w->bytes;
+        pop_locked(q, popped);
+        w = QSIMPLEQ_FIRST(&q->writes);
+    }
+    if (wp) {
+        zone_table_acknowledge(zw->table, q->zone, wp, w != NULL);
+        set_dirty_locked(zw, q->zone);
+    }
+}
+
+/*
+ * Fail what is left of @q.  Nothing of it moves, so the range can be handed
+ * out again; the first one failed by itself, and the others fail with it.
+ */
+static void fail_locked(ZoneWrites *zw, ZoneQueue *q, ZoneWriteList *popped)
+{
+    ZoneWrite *w = QSIMPLEQ_FIRST(&q->writes);
+    int ret = w->ret;
+
+    assert(q->moving == 0 && ret < 0);
+
+    zone_table_rewind(zw->table, q->zone);
+    while ((w = QSIMPLEQ_FIRST(&q->writes))) {
+        w->ret = ret;
+        pop_locked(q, popped);
+    }
+}
+
+/* @zone has no writes any more.  Return the holder if that was the last. */
+static Coroutine *queue_free_locked(ZoneWrites *zw, ZoneQueue *q)
+{
+    Coroutine *holder = NULL;
+
+    if (zw->held_busy && is_held_locked(zw, q->zone) && --zw->held_busy == 0) {
+        holder = zw->holder;
+        zw->holder = NULL;
+    }
+    g_hash_table_remove(zw->queues, GUINT_TO_POINTER(q->zone));
+    return holder;
+}
+
+int coroutine_fn zone_writes_end(ZoneWrites *zw, ZoneWrite *w, int ret)
+{
+    ZoneWriteList popped = QSIMPLEQ_HEAD_INITIALIZER(popped);
+    ZoneQueue *q = w->queue;
+    Coroutine *holder = NULL;
+
+    if (!q) {
+        return ret;
+    }
+
+    qemu_mutex_lock(&zw->lock);
+    w->done = true;
+    w->ret = ret;
+    q->moving--;
+    if (ret < 0) {
+        q->error = ret;
+    }
+
+    acknowledge_locked(zw, q, &popped);
+    if (q->error && q->moving == 0) {
+        fail_locked(zw, q, &popped);
+    }
+    if (QSIMPLEQ_EMPTY(&q->writes)) {
+        holder = queue_free_locked(zw, q);
+    }
+
+    if (w->queue) {
+        /* A lower write is still in flight, and will wake this one. */
+        assert(QSIMPLEQ_EMPTY(&popped));
+        return wait_and_unlock(zw, w);
+    }
+    qemu_mutex_unlock(&zw->lock);
+
+    ret = w->ret;
+    wake(&popped);
+    if (holder) {
+        aio_co_wake(holder);
+    }
+    return ret;
+}
+
+void coroutine_fn zone_writes_hold(ZoneWrites *zw, ZoneRange range)
+{
+    GHashTableIter iter;
+    gpointer q;
+
+    qemu_mutex_lock(&zw->lock);
+    assert(zw->held.count == 0 && zw->held_busy == 0);
+    zw->held = range;
+
+    g_hash_table_iter_init(&iter, zw->queues);
+    while (g_hash_table_iter_next(&iter, NULL, &q)) {
+        zw->held_busy += is_held_locked(zw, ((ZoneQueue *)q)->zone);
+    }
+    if (zw->held_busy) {
+        zw->holder = qemu_coroutine_self();
+        qemu_mutex_unlock(&zw->lock);
+        qemu_coroutine_yield();
+        return;
+    }
+    qemu_mutex_unlock(&zw->lock);
+}
+
+void coroutine_fn zone_writes_release(ZoneWrites *zw)
+{
+    ZoneWriteList admitted = QSIMPLEQ_HEAD_INITIALIZER(admitted);
+    ZoneWrite *w;
+
+    qemu_mutex_lock(&zw->lock);
+    assert(zw->held.count && zw->held_busy == 0);
+    zw->held = (ZoneRange) { 0 };
+
+    /* All in one go, so that no new write comes between them. */
+    while ((w = QSIMPLEQ_FIRST(&zw->waiting))) {
+        QSIMPLEQ_REMOVE_HEAD(&zw->waiting, woken);
+        w->ret = admit_locked(zw, w);
+        QSIMPLEQ_INSERT_TAIL(&admitted, w, woken);
+    }
+    qemu_mutex_unlock(&zw->lock);
+
+    wake(&admitted);
+}
+
+bool zone_writes_idle(ZoneWrites *zw)
+{
+    QEMU_LOCK_GUARD(&zw->lock);
+    return g_hash_table_size(zw->queues) == 0 &&
+           QSIMPLEQ_EMPTY(&zw->waiting);
+}
+
+void zone_writes_take_dirty(ZoneWrites *zw, GArray *snapshot)
+{
+    HBitmapIter iter;
+    int64_t zone;
+
+    g_array_set_size(snapshot, 0);
+
+    QEMU_LOCK_GUARD(&zw->lock);
+    hbitmap_iter_init(&iter, zw->dirty, 0);
+    while ((zone = hbitmap_iter_next(&iter)) >= 0) {
+        ZoneEntry entry = { .zone = zone };
+
+        entry.wp = zone_table_snapshot(zw->table, zone, &entry.attributes);
+        g_array_append_val(snapshot, entry);
+    }
+    for (guint i = 0; i < snapshot->len; i++) {
+        hbitmap_reset(zw->dirty, g_array_index(snapshot, ZoneEntry, i).zone,
+                      1);
+    }
+}
+
+void zone_writes_set_dirty(ZoneWrites *zw, uint32_t zone)
+{
+    QEMU_LOCK_GUARD(&zw->lock);
+    set_dirty_locked(zw, zone);
+}
+
+void zone_writes_set_clean(ZoneWrites *zw, ZoneRange range)
+{
+    QEMU_LOCK_GUARD(&zw->lock);
+    hbitmap_reset(zw->dirty, range.first, range.count);
+}
