@@ -1,0 +1,691 @@
+/*
+ * Zoned qcow2 images: the format
+ *
+ * The header extension and the table of write pointers: how they are created,
+ * judged, loaded and checked.  docs/interop/qcow2.rst is the specification.
+ *
+ * This work is licensed under the terms of the GNU GPL, version 2 or later.
+ * See the COPYING file in the top-level directory.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "block/block-io.h"
+#include "block/block_int.h"
+#include "qapi/error.h"
+#include "qemu/bswap.h"
+#include "qemu/cutils.h"
+#include "qemu/error-report.h"
+#include "qemu/option.h"
+#include "qemu/range.h"
+#include "qemu/units.h"
+#include "qcow2.h"
+#include "qcow2-zoned.h"
+
+#define ZONED_HOST_MANAGED      1
+
+#define DEFAULT_ZONE_SIZE       (256 * MiB)
+#define DEFAULT_MAX_APPEND      (1 * MiB)
+
+/* Entries are read and written this many bytes at a time. */
+#define TABLE_CHUNK             (1 * MiB)
+
+/* Blocks of the table that are kept for staging; of at least 512 bytes */
+#define TABLE_CACHE_BLOCKS      64
+
+#define ENTRY_WP_MASK           ((1ULL << 59) - 1)
+#define ENTRY_ATTRIBUTES_SHIFT  59
+#define ENTRY_EXPLICITLY_OPEN   (1ULL << 63)
+
+/* The attributes of a zone are bits 59 to 62 of its entry, in this order. */
+QEMU_BUILD_BUG_ON(ZONE_CONVENTIONAL != 1 << 0);
+QEMU_BUILD_BUG_ON(ZONE_READ_ONLY != 1 << 1);
+QEMU_BUILD_BUG_ON(ZONE_OFFLINE != 1 << 2);
+QEMU_BUILD_BUG_ON(ZONE_FINISHED != 1 << 3);
+
+uint64_t qcow2_zoned_encode(uint64_t wp, unsigned attributes)
+{
+    return cpu_to_be64(wp | (uint64_t)attributes << ENTRY_ATTRIBUTES_SHIFT);
+}
+
+uint64_t qcow2_zoned_decode(uint64_t entry, unsigned *attributes)
+{
+    entry = be64_to_cpu(entry);
+    *attributes = (entry & ~ENTRY_EXPLICITLY_OPEN) >> ENTRY_ATTRIBUTES_SHIFT;
+    return entry & ENTRY_WP_MASK;
+}
+
+static uint64_t table_bytes(const ZoneGeometry *geo)
+{
+    return (uint64_t)geo->nr_zones * QCOW2_ZONE_ENTRY_SIZE;
+}
+
+bool qcow2_zoned_overlaps(BlockDriverState *bs, uint64_t offset,
+                          uint64_t bytes)
+{
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2Zoned *z = s->zoned;
+
+    return z && ranges_overlap(offset, bytes, z->table_offset,
+                               ROUND_UP(table_bytes(&z->geo),
+                                        s->cluster_size));
+}
+
+/* --- Header extension --- */
+
+static Qcow2Zoned *zoned_new(const Qcow2ZonedExt *ext)
+{
+    Qcow2Zoned *z = g_new0(Qcow2Zoned, 1);
+
+    z->ext = *ext;
+    z->geo = (ZoneGeometry) {
+        .zone_size        = be64_to_cpu(ext->zone_size),
+        .zone_capacity    = be64_to_cpu(ext->zone_capacity),
+        .nr_zones         = be32_to_cpu(ext->nr_zones),
+        .nr_conventional  = be32_to_cpu(ext->conventional_zones),
+        .max_open         = be32_to_cpu(ext->max_open_zones),
+        .max_active       = be32_to_cpu(ext->max_active_zones),
+        .max_append_bytes = be32_to_cpu(ext->max_append_bytes),
+    };
+    z->table_offset = be64_to_cpu(ext->zonedmeta_offset);
+    return z;
+}
+
+int coroutine_fn qcow2_zoned_read_ext(BlockDriverState *bs, uint64_t offset,
+                                      uint32_t len, Error **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    g_autofree uint8_t *buf = NULL;
+    Qcow2ZonedExt ext;
+    int ret;
+
+    if (len < sizeof(ext)) {
+        error_setg(errp, "Zoned header extension is %" PRIu32 " bytes long, "
+                   "less than the %zu it needs", len, sizeof(ext));
+        return -EINVAL;
+    }
+
+    buf = g_malloc(len);
+    ret = bdrv_co_pread(bs->file, offset, len, buf, 0);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not read zoned header extension");
+        return ret;
+    }
+
+    qcow2_zoned_close(bs);
+    memcpy(&ext, buf, sizeof(ext));
+    s->zoned = zoned_new(&ext);
+    s->zoned->ext_rest_len = len - sizeof(ext);
+    s->zoned->ext_rest = g_memdup2(buf + sizeof(ext), len - sizeof(ext));
+    return 0;
+}
+
+void *qcow2_zoned_get_ext(BlockDriverState *bs, size_t *len)
+{
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2Zoned *z = s->zoned;
+    uint8_t *buf;
+
+    if (!z) {
+        *len = 0;
+        return NULL;
+    }
+    *len = sizeof(z->ext) + z->ext_rest_len;
+    buf = g_malloc(*len);
+    memcpy(buf, &z->ext, sizeof(z->ext));
+    if (z->ext_rest_len) {
+        memcpy(buf + sizeof(z->ext), z->ext_rest, z->ext_rest_len);
+    }
+    return buf;
+}
+
+/* Everything about the extension that follows from it and the header */
+static bool check_ext(BlockDriverState *bs, Error **errp)
+{
+    ERRP_GUARD();
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2Zoned *z = s->zoned;
+
+    if (z->ext.zoned != ZONED_HOST_MANAGED) {
+        error_setg(errp, "Zone model %u is unknown, only %u (host-managed) is "
+                   "supported", z->ext.zoned, ZONED_HOST_MANAGED);
+        return false;
+    }
+    if (z->ext.incompatible_features) {
+        error_setg(errp, "Unsupported zoned features: 0x%x",
+                   z->ext.incompatible_features);
+        return false;
+    }
+    if (z->ext.reserved) {
+        error_setg(errp, "Reserved byte of the zoned header extension is %u "
+                   "instead of 0", z->ext.reserved);
+        return false;
+    }
+    if (!zone_geometry_check(&z->geo, errp)) {
+        error_prepend(errp, "Invalid zoned header extension: ");
+        return false;
+    }
+    if (z->geo.zone_size % s->cluster_size) {
+        error_setg(errp, "Invalid zoned header extension: zone.size %" PRIu64
+                   " is not a multiple of the cluster size %d",
+                   z->geo.zone_size, s->cluster_size);
+        return false;
+    }
+    if (bs->backing_file[0] || s->nb_snapshots || data_file_is_raw(bs)) {
+        error_setg(errp, "A zoned image cannot have %s",
+                   bs->backing_file[0] ? "a backing file" :
+                   s->nb_snapshots ? "internal snapshots" :
+                   "a raw external data file");
+        return false;
+    }
+    return true;
+}
+
+/* Where the table is: in the file, and not where something else is */
+static bool coroutine_fn GRAPH_RDLOCK
+check_table_place(BlockDriverState *bs, Error **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2Zoned *z = s->zoned;
+    uint64_t bytes = ROUND_UP(table_bytes(&z->geo), s->cluster_size);
+    int64_t file_size = bdrv_co_getlength(bs->file->bs);
+    int overlap;
+
+    if (file_size < 0) {
+        error_setg_errno(errp, -file_size, "Could not get the file's size");
+        return false;
+    }
+    if (offset_into_cluster(s, z->table_offset) ||
+        z->table_offset < s->cluster_size) {
+        error_setg(errp, "Zone table offset %#" PRIx64 " is not a multiple of "
+                   "the cluster size %d above 0",
+                   z->table_offset, s->cluster_size);
+        return false;
+    }
+    if (z->table_offset > file_size || bytes > file_size - z->table_offset) {
+        error_setg(errp, "Zone table of %" PRIu64 " bytes at offset %#" PRIx64
+                   " exceeds the image file of %" PRId64 " bytes",
+                   bytes, z->table_offset, file_size);
+        return false;
+    }
+    overlap = qcow2_check_metadata_overlap(bs, QCOW2_OL_MAIN_HEADER,
+                                           z->table_offset, bytes);
+    if (overlap < 0) {
+        error_setg_errno(errp, -overlap, "Could not check the zone table for "
+                         "overlaps");
+        return false;
+    }
+    if (overlap || (s->crypto_header.length &&
+                    ranges_overlap(z->table_offset, bytes,
+                                   s->crypto_header.offset,
+                                   s->crypto_header.length))) {
+        error_setg(errp, "Zone table at offset %#" PRIx64 " overlaps other "
+                   "metadata of the image", z->table_offset);
+        return false;
+    }
+    return true;
+}
+
+/* --- Table --- */
+
+/*
+ * Give @zone of @t what @entry says.  On failure it is unchanged, and @errp
+ * says why.
+ */
+static bool load_entry(ZoneTable *t, uint32_t zone, uint64_t entry,
+                       Error **errp)
+{
+    unsigned attributes;
+    uint64_t wp = qcow2_zoned_decode(entry, &attributes);
+
+    if ((be64_to_cpu(entry) & ENTRY_EXPLICITLY_OPEN) && attributes) {
+        error_setg(errp, "Zone %" PRIu32 " is marked explicitly open, but "
+                   "cannot be open", zone);
+        return false;
+    }
+    return zone_table_load(t, zone, wp, attributes, errp);
+}
+
+/*
+ * Load the table from disk into @t.  A zone with a bad entry becomes OFFLINE;
+ * each is counted in *@nr_bad and passed to @report.
+ */
+static int coroutine_fn GRAPH_RDLOCK
+load_table(BlockDriverState *bs, ZoneTable *t, uint32_t *nr_bad,
+           void (*report)(Error *err, void *opaque), void *opaque)
+{
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2Zoned *z = s->zoned;
+    uint64_t end = table_bytes(&z->geo);
+    g_autofree uint64_t *buf = g_malloc(MIN(TABLE_CHUNK, end));
+    uint32_t zone = 0;
+
+    for (uint64_t pos = 0; pos < end; pos += TABLE_CHUNK) {
+        uint64_t n = MIN(TABLE_CHUNK, end - pos);
+        int ret = bdrv_co_pread(bs->file, z->table_offset + pos, n, buf, 0);
+
+        if (ret < 0) {
+            return ret;
+        }
+        for (uint64_t i = 0; i < n / QCOW2_ZONE_ENTRY_SIZE; i++, zone++) {
+            Error *err = NULL;
+
+            if (!load_entry(t, zone, buf[i], &err)) {
+                unsigned attributes = zone_table_attributes(t, zone);
+
+                zone_table_load(t, zone, zone_table_start(t, zone),
+                                attributes | ZONE_OFFLINE, &error_abort);
+                (*nr_bad)++;
+                report(err, opaque);
+            }
+        }
+    }
+    return 0;
+}
+
+/* Keep the first one. */
+static void keep_error(Error *err, void *opaque)
+{
+    error_propagate(opaque, err);
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+open_table(BlockDriverState *bs, bool writable, Error **errp)
+{
+    ERRP_GUARD();
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2Zoned *z = s->zoned;
+    Error *bad_entry = NULL;
+    ZoneTable *table;
+    int ret;
+
+    table = zone_table_new(&z->geo);
+    if (!table) {
+        error_setg(errp, "Could not allocate memory for %" PRIu32 " zones",
+                   z->geo.nr_zones);
+        return -ENOMEM;
+    }
+    ret = load_table(bs, table, &z->nr_bad_entries, keep_error, &bad_entry);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not read the zone table");
+        goto fail;
+    }
+    if (bad_entry && writable) {
+        error_propagate(errp, bad_entry);
+        error_append_hint(errp, "%" PRIu32 " entries of the zone table are "
+                          "bad; run 'qemu-img check', or open the image "
+                          "read-only.\n", z->nr_bad_entries);
+        ret = -EINVAL;
+        goto fail;
+    }
+    error_free(bad_entry);
+
+    /* As small as the file can write without reading first */
+    z->block_size = MIN(MAX(BDRV_SECTOR_SIZE,
+                            bs->file->bs->bl.request_alignment),
+                        s->cluster_size);
+    z->cache = qcow2_cache_create(bs, TABLE_CACHE_BLOCKS, z->block_size);
+    if (!z->cache) {
+        error_setg(errp, "Could not allocate the zone table cache");
+        ret = -ENOMEM;
+        goto fail;
+    }
+
+    z->disk_active = zone_table_nr_active(table);
+    z->snapshot = g_array_new(false, false, sizeof(ZoneEntry));
+    qemu_co_mutex_init(&z->management);
+    qemu_co_mutex_init(&z->table_io);
+    zone_writes_init(&z->writes, table);
+    z->table = table;
+    return 0;
+
+fail:
+    zone_table_free(table);
+    return ret;
+}
+
+int coroutine_fn qcow2_zoned_open(BlockDriverState *bs, int flags,
+                                  Error **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    bool feature = s->incompatible_features & QCOW2_INCOMPAT_ZONED;
+    bool writable = (flags & BDRV_O_RDWR) &&
+                    !(flags & (BDRV_O_INACTIVE | BDRV_O_CHECK));
+
+    if (feature != !!s->zoned) {
+        error_setg(errp, "Image has a zoned %s without a zoned %s",
+                   feature ? "feature bit" : "header extension",
+                   feature ? "header extension" : "feature bit");
+        return -EINVAL;
+    }
+    if (!s->zoned) {
+        return 0;
+    }
+    s->zoned->geo.disk_size = bs->total_sectors * BDRV_SECTOR_SIZE;
+    if (!check_ext(bs, errp) || !check_table_place(bs, errp)) {
+        return -EINVAL;
+    }
+    if (flags & BDRV_O_NO_IO) {
+        return 0;
+    }
+    return open_table(bs, writable, errp);
+}
+
+void qcow2_zoned_close(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2Zoned *z = s->zoned;
+
+    if (!z) {
+        return;
+    }
+    if (z->table) {
+        zone_writes_destroy(&z->writes);
+        zone_table_free(z->table);
+        qcow2_cache_destroy(z->cache);
+        g_array_free(z->snapshot, true);
+    }
+    g_free(z->ext_rest);
+    g_free(z);
+    s->zoned = NULL;
+}
+
+int qcow2_zoned_reopen_prepare(BlockDriverState *bs, int flags, Error **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    if ((flags & BDRV_O_RDWR) && s->zoned && s->zoned->nr_bad_entries) {
+        error_setg(errp, "%" PRIu32 " entries of the zone table are bad: the "
+                   "image cannot become writable. Run 'qemu-img check'",
+                   s->zoned->nr_bad_entries);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* --- Creation --- */
+
+/*
+ * A limit that cannot be reached is none; most of all, Linux would have to
+ * keep count for nothing.
+ */
+static uint32_t normalize_limit(const char *name, uint32_t limit,
+                                const ZoneGeometry *geo)
+{
+    uint32_t nr_sequential = geo->nr_zones - geo->nr_conventional;
+
+    if (limit < nr_sequential) {
+        return limit;
+    }
+    if (limit > nr_sequential) {
+        warn_report("%s %" PRIu32 " is above the number of sequential zones "
+                    "%" PRIu32 ": there will be no limit",
+                    name, limit, nr_sequential);
+    }
+    return 0;
+}
+
+/* The geometry that @opts asks for, with the defaults filled in */
+static bool geometry_from_options(const BlockdevCreateOptionsQcow2 *opts,
+                                  ZoneGeometry *geo, Error **errp)
+{
+    const Qcow2ZoneHostManaged *zone = &opts->zone->u.host_managed;
+    uint64_t zone_size = zone->has_size ? zone->size : DEFAULT_ZONE_SIZE;
+    uint64_t capacity = zone->has_capacity ? zone->capacity : zone_size;
+    uint64_t max_append = zone->has_max_append_bytes
+                          ? zone->max_append_bytes
+                          : MIN(DEFAULT_MAX_APPEND, capacity);
+    uint64_t nr_zones = zone_size ? zone_geometry_count(opts->size, zone_size)
+                                  : 0;
+
+    /* The checks below see 32 bits only. */
+    if (max_append > UINT32_MAX) {
+        error_setg(errp, "zone.max_append_bytes %" PRIu64 " is above %" PRIu32,
+                   max_append, UINT32_MAX);
+        return false;
+    }
+
+    *geo = (ZoneGeometry) {
+        .disk_size        = opts->size,
+        .zone_size        = zone_size,
+        .zone_capacity    = capacity,
+        .nr_zones         = MIN(nr_zones, UINT32_MAX),
+        .nr_conventional  = zone->has_conventional_zones
+                            ? zone->conventional_zones : 0,
+        .max_active       = zone->has_max_active_zones
+                            ? zone->max_active_zones : 0,
+        .max_append_bytes = max_append,
+    };
+    geo->max_open = zone->has_max_open_zones ? zone->max_open_zones
+                                             : geo->max_active;
+    if (geo->nr_conventional < geo->nr_zones) {
+        geo->max_active = normalize_limit("zone.max_active_zones",
+                                          geo->max_active, geo);
+        geo->max_open = normalize_limit("zone.max_open_zones",
+                                        geo->max_open, geo);
+    }
+    return zone_geometry_check(geo, errp);
+}
+
+int qcow2_zoned_check_create(BlockdevCreateOptionsQcow2 *opts, int version,
+                             size_t cluster_size, Error **errp)
+{
+    ZoneGeometry geo;
+
+    if (!opts->zone) {
+        return 0;
+    }
+    if (version < 3) {
+        error_setg(errp, "Zoned images are only supported with compatibility "
+                   "level 1.1 and above (use version=v3 or greater)");
+        return -EINVAL;
+    }
+    if (opts->backing_file) {
+        error_setg(errp, "A zoned image cannot have a backing file");
+        return -EINVAL;
+    }
+    if (opts->data_file_raw) {
+        error_setg(errp, "A zoned image cannot have a raw external data file: "
+                   "what is above a write pointer would not read as zeros");
+        return -EINVAL;
+    }
+    if (!geometry_from_options(opts, &geo, errp)) {
+        return -EINVAL;
+    }
+    if (geo.zone_size % cluster_size) {
+        error_setg(errp, "zone.size %" PRIu64 " is not a multiple of the "
+                   "cluster size %zu", geo.zone_size, cluster_size);
+        return -EINVAL;
+    }
+
+    opts->zone->u.host_managed.has_max_open_zones = true;
+    opts->zone->u.host_managed.max_open_zones = geo.max_open;
+    opts->zone->u.host_managed.has_max_active_zones = true;
+    opts->zone->u.host_managed.max_active_zones = geo.max_active;
+    return 0;
+}
+
+static Qcow2ZonedExt ext_from_geometry(const ZoneGeometry *geo,
+                                       uint64_t table_offset)
+{
+    return (Qcow2ZonedExt) {
+        .zoned              = ZONED_HOST_MANAGED,
+        .nr_zones           = cpu_to_be32(geo->nr_zones),
+        .zone_size          = cpu_to_be64(geo->zone_size),
+        .zone_capacity      = cpu_to_be64(geo->zone_capacity),
+        .conventional_zones = cpu_to_be32(geo->nr_conventional),
+        .max_active_zones   = cpu_to_be32(geo->max_active),
+        .max_open_zones     = cpu_to_be32(geo->max_open),
+        .max_append_bytes   = cpu_to_be32(geo->max_append_bytes),
+        .zonedmeta_offset   = cpu_to_be64(table_offset),
+    };
+}
+
+/* Write the table of a disk on which all sequential zones are EMPTY. */
+static int coroutine_fn GRAPH_RDLOCK
+write_empty_table(BlockDriverState *bs, const ZoneGeometry *geo,
+                  uint64_t table_offset)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t end = ROUND_UP(table_bytes(geo), s->cluster_size);
+    g_autofree uint64_t *buf = g_malloc(MIN(TABLE_CHUNK, end));
+    uint64_t zone = 0;
+
+    for (uint64_t pos = 0; pos < end; pos += TABLE_CHUNK) {
+        uint64_t n = MIN(TABLE_CHUNK, end - pos);
+        int ret;
+
+        for (uint64_t i = 0; i < n / QCOW2_ZONE_ENTRY_SIZE; i++, zone++) {
+            if (zone >= geo->nr_zones) {
+                buf[i] = 0;
+            } else {
+                buf[i] = qcow2_zoned_encode(zone * geo->zone_size,
+                                            zone < geo->nr_conventional
+                                            ? ZONE_CONVENTIONAL : 0);
+            }
+        }
+        ret = bdrv_co_pwrite(bs->file, table_offset + pos, n, buf, 0);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+int coroutine_fn qcow2_zoned_co_create(BlockDriverState *bs,
+                                       BlockdevCreateOptionsQcow2 *opts,
+                                       Error **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    ZoneGeometry geo;
+    Qcow2ZonedExt ext;
+    int64_t offset;
+    int ret;
+
+    if (!opts->zone) {
+        return 0;
+    }
+    if (!geometry_from_options(opts, &geo, errp)) {
+        return -EINVAL;
+    }
+
+    GRAPH_RDLOCK_GUARD();
+    offset = qcow2_alloc_clusters(bs, table_bytes(&geo));
+    if (offset < 0) {
+        error_setg_errno(errp, -offset, "Could not allocate clusters for the "
+                         "zone table");
+        return offset;
+    }
+    ret = write_empty_table(bs, &geo, offset);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not write the zone table");
+        return ret;
+    }
+
+    ext = ext_from_geometry(&geo, offset);
+    s->zoned = zoned_new(&ext);
+    s->incompatible_features |= QCOW2_INCOMPAT_ZONED;
+    ret = qcow2_update_header(bs);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not update qcow2 header");
+    }
+    return ret;
+}
+
+uint64_t qcow2_zoned_measure(QemuOpts *opts, uint64_t disk_size,
+                             size_t cluster_size)
+{
+    uint64_t zone_size = qemu_opt_get_size(opts, "zone.size",
+                                           DEFAULT_ZONE_SIZE);
+
+    if (!qemu_opt_get(opts, "zone.mode") || !zone_size) {
+        return 0;
+    }
+    return ROUND_UP(zone_geometry_count(disk_size, zone_size) *
+                    QCOW2_ZONE_ENTRY_SIZE, cluster_size);
+}
+
+/* --- Info --- */
+
+ImageInfoSpecificQCow2Zoned *qcow2_zoned_get_info(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    ImageInfoSpecificQCow2Zoned *info;
+    const ZoneGeometry *geo;
+
+    if (!s->zoned) {
+        return NULL;
+    }
+    geo = &s->zoned->geo;
+
+    info = g_new(ImageInfoSpecificQCow2Zoned, 1);
+    *info = (ImageInfoSpecificQCow2Zoned) {
+        .mode       = QCOW2_ZONE_MODEL_HOST_MANAGED,
+        .nr_zones   = geo->nr_zones,
+        .u.host_managed = {
+            .has_size               = true,
+            .size                   = geo->zone_size,
+            .has_capacity           = true,
+            .capacity               = geo->zone_capacity,
+            .has_conventional_zones = true,
+            .conventional_zones     = geo->nr_conventional,
+            .has_max_open_zones     = true,
+            .max_open_zones         = geo->max_open,
+            .has_max_active_zones   = true,
+            .max_active_zones       = geo->max_active,
+            .has_max_append_bytes   = true,
+            .max_append_bytes       = geo->max_append_bytes,
+        },
+    };
+    return info;
+}
+
+/* --- Check --- */
+
+int coroutine_fn qcow2_zoned_check_refcounts(BlockDriverState *bs,
+                                             BdrvCheckResult *res,
+                                             void **refcount_table,
+                                             int64_t *nb_clusters)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    if (!s->zoned) {
+        return 0;
+    }
+    return qcow2_inc_refcounts_imrt(bs, res, refcount_table, nb_clusters,
+                                    s->zoned->table_offset,
+                                    table_bytes(&s->zoned->geo));
+}
+
+static void print_error(Error *err, void *opaque)
+{
+    fprintf(stderr, "ERROR zone table: %s\n", error_get_pretty(err));
+    error_free(err);
+}
+
+int coroutine_fn qcow2_zoned_check(BlockDriverState *bs, BdrvCheckResult *res)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint32_t nr_bad = 0;
+    ZoneTable *t;
+    int ret;
+
+    if (!s->zoned) {
+        return 0;
+    }
+
+    t = zone_table_new(&s->zoned->geo);
+    if (!t) {
+        res->check_errors++;
+        return -ENOMEM;
+    }
+    ret = load_table(bs, t, &nr_bad, print_error, NULL);
+    if (ret < 0) {
+        fprintf(stderr, "ERROR reading the zone table: %s\n", strerror(-ret));
+        res->check_errors++;
+    }
+    res->corruptions += nr_bad;
+    zone_table_free(t);
+    return ret;
+}

@@ -1,0 +1,282 @@
+/*
+ * Zoned qcow2 images: what the rest of the qcow2 driver may call
+ *
+ * This work is licensed under the terms of the GNU GPL, version 2 or later.
+ * See the COPYING file in the top-level directory.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef BLOCK_QCOW2_ZONED_H
+#define BLOCK_QCOW2_ZONED_H
+
+#include "block/zone-table.h"
+#include "block/zone-writes.h"
+#include "qcow2.h"
+
+#define QCOW2_EXT_MAGIC_ZONED 0x007a6264
+
+/* The header extension, see docs/interop/qcow2.rst.  All big-endian. */
+typedef struct QEMU_PACKED Qcow2ZonedExt {
+    uint8_t zoned;
+    uint8_t incompatible_features;
+    uint8_t compatible_features;
+    uint8_t reserved;
+    uint32_t nr_zones;
+    uint64_t zone_size;
+    uint64_t zone_capacity;
+    uint32_t conventional_zones;
+    uint32_t max_active_zones;
+    uint32_t max_open_zones;
+    uint32_t max_append_bytes;
+    uint64_t zonedmeta_offset;
+} Qcow2ZonedExt;
+
+QEMU_BUILD_BUG_ON(sizeof(Qcow2ZonedExt) != 48);
+QEMU_BUILD_BUG_ON(offsetof(Qcow2ZonedExt, zone_size) != 8);
+QEMU_BUILD_BUG_ON(offsetof(Qcow2ZonedExt, max_append_bytes) != 36);
+QEMU_BUILD_BUG_ON(offsetof(Qcow2ZonedExt, zonedmeta_offset) != 40);
+
+#define QCOW2_ZONE_ENTRY_SIZE 8
+
+/*
+ * The zoned part of an open image.  It exists from when the header extension
+ * has been read.  The zones themselves come with @table, which is NULL while
+ * the image is being created and under BDRV_O_NO_IO: then nothing but the
+ * header may be dealt with.
+ */
+typedef struct Qcow2Zoned {
+    /* The header extension, with what of it this version does not know */
+    Qcow2ZonedExt ext;
+    uint8_t *ext_rest;
+    size_t ext_rest_len;
+
+    ZoneGeometry geo;
+    uint64_t table_offset;
+    uint32_t nr_bad_entries;    /* zones made OFFLINE for want of a good one */
+
+    ZoneTable *table;
+    ZoneWrites writes;
+
+    /* One reset or finish at a time.  Taken before table_io. */
+    CoMutex management;
+
+    /*
+     * Serialises I/O on the table, from the snapshot of what is to be stored
+     * to its end, so that a flush cannot write back a write pointer from
+     * before a reset.  Nobody waits for writes in flight while holding it: a
+     * FUA write flushes as a part of itself.
+     */
+    CoMutex table_io;
+
+    /* Protected by table_io: */
+    Qcow2Cache *cache;          /* stages the blocks of the table */
+    uint32_t block_size;        /* of the cache, in bytes, a power of two */
+    GArray *snapshot;           /* of ZoneEntry */
+
+    /*
+     * Active zones in the table as a power cut may leave it, at the most; and
+     * how many of them are gone when the next flush of the image file
+     * succeeds: of those staged, of those also written.
+     */
+    uint32_t disk_active;
+    uint32_t disk_freed_staged;
+    uint32_t disk_freed_written;
+} Qcow2Zoned;
+
+/* Are there zones to be dealt with?  False while an image is being created. */
+static inline bool qcow2_has_zones(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    return s->zoned && s->zoned->table;
+}
+
+/*
+ * qcow2-zoned.c: the format
+ */
+
+/* Dotted names of -o are those of SPEC; QAPI has them with dashes. */
+#define QCOW2_ZONED_OPT_RENAMES                                         \
+    { "zone.conventional_zones",    "zone.conventional-zones" },        \
+    { "zone.max_open_zones",        "zone.max-open-zones" },            \
+    { "zone.max_active_zones",      "zone.max-active-zones" },          \
+    { "zone.max_append_bytes",      "zone.max-append-bytes" }
+
+#define QCOW2_ZONED_CREATE_OPTS                                         \
+    {                                                                   \
+        .name = "zone.mode",                                            \
+        .type = QEMU_OPT_STRING,                                        \
+        .help = "Make a zoned disk (only choice: host-managed)",        \
+    },                                                                  \
+    {                                                                   \
+        .name = "zone.size",                                            \
+        .type = QEMU_OPT_SIZE,                                          \
+        .help = "Zone size, a power of two (default: 256M)",            \
+    },                                                                  \
+    {                                                                   \
+        .name = "zone.capacity",                                        \
+        .type = QEMU_OPT_SIZE,                                          \
+        .help = "Writable bytes of a zone (default: zone.size)",        \
+    },                                                                  \
+    {                                                                   \
+        .name = "zone.conventional_zones",                              \
+        .type = QEMU_OPT_NUMBER,                                        \
+        .help = "How many zones, the first ones, can be written "       \
+                "anywhere (default: 0)",                                \
+    },                                                                  \
+    {                                                                   \
+        .name = "zone.max_open_zones",                                  \
+        .type = QEMU_OPT_NUMBER,                                        \
+        .help = "Limit on open zones, 0 for none "                      \
+                "(default: zone.max_active_zones)",                     \
+    },                                                                  \
+    {                                                                   \
+        .name = "zone.max_active_zones",                                \
+        .type = QEMU_OPT_NUMBER,                                        \
+        .help = "Limit on open and closed zones, 0 for none "           \
+                "(default: 0)",                                         \
+    },                                                                  \
+    {                                                                   \
+        .name = "zone.max_append_bytes",                                \
+        .type = QEMU_OPT_SIZE,                                          \
+        .help = "Longest zone append "                                  \
+                "(default: 1M or zone.capacity if that is less)",       \
+    }
+
+/*
+ * Take the header extension of @len bytes at @offset of the image file.  Only
+ * stores it, replacing one taken before; qcow2_zoned_open() judges it.
+ */
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_read_ext(BlockDriverState *bs, uint64_t offset, uint32_t len,
+                     Error **errp);
+
+/*
+ * The header extension to write, to be freed by the caller, and in @len its
+ * length; NULL if the image is not zoned.
+ */
+void *qcow2_zoned_get_ext(BlockDriverState *bs, size_t *len);
+
+/*
+ * Validate the extension and load the table.  The rest of the image is open,
+ * but nothing has been written to it yet, not even to repair it.
+ */
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_open(BlockDriverState *bs, int flags, Error **errp);
+
+/* Free everything.  Nothing may be in flight. */
+void qcow2_zoned_close(BlockDriverState *bs);
+
+/* Refuse to make writable what has entries that only reading may overlook. */
+int qcow2_zoned_reopen_prepare(BlockDriverState *bs, int flags, Error **errp);
+
+/*
+ * Check the creation options, before anything is written, and replace limits
+ * that are none by 0.
+ */
+int qcow2_zoned_check_create(BlockdevCreateOptionsQcow2 *opts, int version,
+                             size_t cluster_size, Error **errp);
+
+/*
+ * Make @bs, an image of size 0 that is being created, one with an empty table
+ * for the disk that @opts describes.  Until the image gets the size of that
+ * disk, nobody can open it.
+ */
+int coroutine_fn GRAPH_UNLOCKED
+qcow2_zoned_co_create(BlockDriverState *bs, BlockdevCreateOptionsQcow2 *opts,
+                      Error **errp);
+
+/* Bytes that the table of an image to be created with @opts will take */
+uint64_t qcow2_zoned_measure(QemuOpts *opts, uint64_t disk_size,
+                             size_t cluster_size);
+
+/* NULL if the image is not zoned */
+ImageInfoSpecificQCow2Zoned *qcow2_zoned_get_info(BlockDriverState *bs);
+
+/* Count the table's clusters in the refcounts that a check computes. */
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_check_refcounts(BlockDriverState *bs, BdrvCheckResult *res,
+                            void **refcount_table, int64_t *nb_clusters);
+
+/* Check the entries of the table against the geometry. */
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_check(BlockDriverState *bs, BdrvCheckResult *res);
+
+/* Does the range of the image file overlap the table? */
+bool qcow2_zoned_overlaps(BlockDriverState *bs, uint64_t offset,
+                          uint64_t bytes);
+
+/*
+ * The entry of @zone in the table as it stands on disk, big-endian, and back.
+ * Decoding only takes it apart, see zone_table_load() for whether it is good.
+ */
+uint64_t qcow2_zoned_encode(uint64_t wp, unsigned attributes);
+uint64_t qcow2_zoned_decode(uint64_t entry, unsigned *attributes);
+
+/*
+ * qcow2-zoned-io.c: requests
+ *
+ * All may be called for any image, and do what the function of the same name
+ * without _zoned does if it has no zones; the zone operations are only called
+ * if it has.
+ */
+
+void qcow2_zoned_refresh_limits(BlockDriverState *bs);
+
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_co_preadv_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                           QEMUIOVector *qiov, size_t qiov_offset,
+                           BdrvRequestFlags flags);
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_co_pwritev_part(BlockDriverState *bs, int64_t offset,
+                            int64_t bytes, QEMUIOVector *qiov,
+                            size_t qiov_offset, BdrvRequestFlags flags);
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
+                             int64_t bytes, BdrvRequestFlags flags);
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes);
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
+                             int64_t src_offset, BdrvChild *dst,
+                             int64_t dst_offset, int64_t bytes,
+                             BdrvRequestFlags read_flags,
+                             BdrvRequestFlags write_flags);
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_co_pwritev_compressed_part(BlockDriverState *bs, int64_t offset,
+                                       int64_t bytes, QEMUIOVector *qiov,
+                                       size_t qiov_offset);
+
+/*
+ * Does the range from @offset on read as zeros without being looked up?
+ * Clamps *@bytes to the run that is alike, if zones have a say in it.
+ */
+bool qcow2_zoned_reads_zero(BlockDriverState *bs, int64_t offset,
+                            int64_t *bytes);
+
+int coroutine_fn
+qcow2_zoned_co_zone_report(BlockDriverState *bs, int64_t offset,
+                           unsigned int *nr_zones, BlockZoneDescriptor *zones);
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_co_zone_mgmt(BlockDriverState *bs, BlockZoneOp op, int64_t offset,
+                         int64_t len);
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_co_zone_append(BlockDriverState *bs, int64_t *offset,
+                           QEMUIOVector *qiov, BdrvRequestFlags flags);
+
+/*
+ * First half of a flush: when it returns 0, the table blocks that cover all
+ * writes acknowledged before are written, and what they cover is durable.
+ * The flush of the image file that follows makes them durable, too.
+ */
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_co_flush_to_os(BlockDriverState *bs);
+
+/*
+ * All of a flush, of an image with nothing in flight; in a coroutine or not.
+ */
+int coroutine_mixed_fn GRAPH_RDLOCK
+qcow2_zoned_inactivate(BlockDriverState *bs);
+
+#endif
