@@ -145,7 +145,7 @@ def write_initrd(path: str, script: str) -> None:
     Path(path).write_bytes(base + own)
 
 
-def run(script: str, images: list[Path], *, timeout: float = 120,
+def run(script: str, images: list[Path], *, timeout: float = 300,
         show: Callable[[str], None] | None = None,
         kill_at: str | None = None) -> Result:
     """

@@ -52,7 +52,8 @@ refuses() {         # refuses NAME MESSAGE COMMAND...; the kernel may complain
         ok "$name"
     else
         not_ok "$name"
-        sed "s/^/# wanted: $message, got: /" /tmp/out
+        echo "# wanted: $message"
+        sed 's/^/# got:    /' /tmp/out
     fi
 }
 
