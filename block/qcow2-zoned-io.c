@@ -84,17 +84,10 @@ static bool is_beyond_disk(BlockDriverState *bs, int64_t offset)
     return offset >= zoned_of(bs)->geo.disk_size;
 }
 
-int coroutine_fn qcow2_zoned_co_preadv_part(BlockDriverState *bs,
-                                            int64_t offset, int64_t bytes,
-                                            QEMUIOVector *qiov,
-                                            size_t qiov_offset,
-                                            BdrvRequestFlags flags)
+static int coroutine_fn GRAPH_RDLOCK __attribute__((noinline))
+zoned_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+             QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
-    if (!qcow2_has_zones(bs) || is_beyond_disk(bs, offset)) {
-        return qcow2_co_preadv_part(bs, offset, bytes, qiov, qiov_offset,
-                                    flags);
-    }
-
     while (bytes > 0) {
         bool data;
         int64_t run = zone_table_run(zoned_of(bs)->table, offset, bytes,
@@ -120,6 +113,19 @@ int coroutine_fn qcow2_zoned_co_preadv_part(BlockDriverState *bs,
     return 0;
 }
 
+int coroutine_fn qcow2_zoned_co_preadv_part(BlockDriverState *bs,
+                                            int64_t offset, int64_t bytes,
+                                            QEMUIOVector *qiov,
+                                            size_t qiov_offset,
+                                            BdrvRequestFlags flags)
+{
+    if (!qcow2_has_zones(bs) || is_beyond_disk(bs, offset)) {
+        return qcow2_co_preadv_part(bs, offset, bytes, qiov, qiov_offset,
+                                    flags);
+    }
+    return zoned_preadv(bs, offset, bytes, qiov, qiov_offset, flags);
+}
+
 bool qcow2_zoned_reads_zero(BlockDriverState *bs, int64_t offset,
                             int64_t *bytes)
 {
@@ -140,27 +146,33 @@ bool qcow2_zoned_reads_zero(BlockDriverState *bs, int64_t offset,
 
 /* --- Writing --- */
 
+static int coroutine_fn GRAPH_RDLOCK __attribute__((noinline))
+zoned_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+              QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+{
+    ZoneWrites *zw = &zoned_of(bs)->writes;
+    ZoneWrite w;
+    int ret = zone_writes_begin(zw, &w, offset, bytes, false);
+
+    if (ret < 0) {
+        trace_qcow2_zoned_write_refused(bs, offset, bytes, ret);
+        return ret;
+    }
+    ret = qcow2_co_pwritev_part(bs, offset, bytes, qiov, qiov_offset, flags);
+    return zone_writes_end(zw, &w, host_error(ret));
+}
+
 int coroutine_fn qcow2_zoned_co_pwritev_part(BlockDriverState *bs,
                                              int64_t offset, int64_t bytes,
                                              QEMUIOVector *qiov,
                                              size_t qiov_offset,
                                              BdrvRequestFlags flags)
 {
-    ZoneWrite w;
-    int ret;
-
     if (!qcow2_has_zones(bs) || is_beyond_disk(bs, offset)) {
         return qcow2_co_pwritev_part(bs, offset, bytes, qiov, qiov_offset,
                                      flags);
     }
-
-    ret = zone_writes_begin(&zoned_of(bs)->writes, &w, offset, bytes, false);
-    if (ret < 0) {
-        trace_qcow2_zoned_write_refused(bs, offset, bytes, ret);
-        return ret;
-    }
-    ret = qcow2_co_pwritev_part(bs, offset, bytes, qiov, qiov_offset, flags);
-    return zone_writes_end(&zoned_of(bs)->writes, &w, host_error(ret));
+    return zoned_pwritev(bs, offset, bytes, qiov, qiov_offset, flags);
 }
 
 int coroutine_fn qcow2_zoned_co_zone_append(BlockDriverState *bs,
