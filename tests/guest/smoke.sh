@@ -97,14 +97,14 @@ reads_zeros() {
         = "$(dd if=/dev/zero bs=4k count=$3 status=none | md5sum)" ]
 }
 
-# Checksums of what lies below the write pointers, as far as the first 32M.
+# Checksums of what lies below the write pointers, as far as the first 4M.
 written_data() {
     local disk zone blocks
     for disk in /dev/vda /dev/vdb; do
         for zone in 0 1 2 3 4 5 6 7 8 9; do
             case $(condition $disk $zone) in
             em) blocks=0 ;;
-            nw | fu) blocks=8192 ;;
+            nw | fu) blocks=1024 ;;
             *) blocks=$(($(wp $disk $zone) / 8)) ;;
             esac
             echo "sum: $disk $zone $(dd if=$disk bs=4k iflag=direct status=none \
@@ -233,9 +233,9 @@ test_odd_geometry() {
                    's/.*len 0x0*(\w+), cap 0x0*(\w+).*type: (.).*/\1 \2 \3/')
            done | xargs)"
     is "nr_zones counts the short zone" 11 "$(cat /sys/block/vdb/queue/nr_zones)"
-    dd if=/tmp/data of=$disk bs=4k count=300 seek=5000 oflag=direct \
+    dd if=/tmp/data of=$disk bs=4k count=300 seek=500 oflag=direct \
         conv=notrunc,fsync status=none
-    dd if=$disk of=/tmp/back bs=4k skip=5000 count=300 iflag=direct status=none
+    dd if=$disk of=/tmp/back bs=4k skip=500 count=300 iflag=direct status=none
     does "a conventional zone is written anywhere" cmp /tmp/data /tmp/back
     refuses "a conventional zone takes no zone commands" \
         "Input/output error" manage finish $disk 1
