@@ -1,0 +1,190 @@
+# Helpers for tests of zoned qcow2 images
+#
+# This work is licensed under the terms of the GNU GPL, version 2 or later.
+# See the COPYING file in the top-level directory.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Zones as text: a test says what it expects of a disk in one line, a word for
+each zone, 'conv empty io+4k eo closed+512 full ro offline'.  The number is
+the write pointer, counted from the start of the zone.
+"""
+
+import os
+import re
+import struct
+
+import iotests
+from iotests import QemuIoInteractive, qemu_img, qemu_io
+
+EXT_MAGIC = 0x007a6264
+INCOMPAT_ZONED = 1 << 5
+
+# Attributes of an entry of the zone table
+CONVENTIONAL = 1 << 59
+READ_ONLY = 1 << 60
+OFFLINE = 1 << 61
+FINISHED = 1 << 62
+EXPLICITLY_OPEN = 1 << 63
+
+# What qemu-io prints for the errnos of the zone API
+INVALID = 'Invalid argument'
+NOT_AT_WP = 'Numerical result out of range'
+OPEN_LIMIT = 'Too many references: cannot splice'
+ACTIVE_LIMIT = 'Value too large for defined data type'
+HOST_ERROR = 'Input/output error'
+
+KIB = 1024
+MIB = 1024 * 1024
+
+STATES = {0: 'conv', 1: 'empty', 2: 'io', 3: 'eo', 4: 'closed',
+          13: 'ro', 14: 'full', 15: 'offline'}
+
+
+def parse_report(output):
+    """The zones of a zone report of qemu-io, as text"""
+    words = []
+    for line in re.findall(r'^start: .*', output, re.M):
+        start, length, _, wp, state, _ = \
+            (int(n, 0) for n in re.findall(r'0x[0-9a-f]+|\b\d+', line))
+        word = STATES[state]
+        pos = (wp - start) * 512
+        if word == 'full':
+            assert wp == start + length, line
+        elif pos and word != 'offline':
+            word += f'+{pos}' if pos % KIB else f'+{pos // KIB}k'
+        words.append(word)
+    return ' '.join(words)
+
+
+def parse_errors(output):
+    """The messages of failed commands of qemu-io, without their hints"""
+    return re.findall(r'^(?:zone )?\w+ failed: ([^(\n]*[^ (\n])', output, re.M)
+
+
+class ZonedImage:
+    """The file of a zoned image, and the bytes that are special about it"""
+
+    EXT_FIELDS = {
+        'zoned': (0, 'B'), 'incompatible': (1, 'B'), 'compatible': (2, 'B'),
+        'reserved': (3, 'B'), 'nr_zones': (4, '>I'), 'zone_size': (8, '>Q'),
+        'zone_capacity': (16, '>Q'), 'conventional_zones': (24, '>I'),
+        'max_active_zones': (28, '>I'), 'max_open_zones': (32, '>I'),
+        'max_append_bytes': (36, '>I'), 'zonedmeta_offset': (40, '>Q'),
+    }
+
+    def __init__(self, path):
+        self.path = path
+
+    def create(self, disk_size, *options, **zone):
+        """(Re-)create it; @zone are zone options, @options any others"""
+        self.remove()
+        zone.setdefault('size', '1M')
+        opts = [f'zone.{key}={value}' for key, value in zone.items()]
+        qemu_img('create', '-f', iotests.imgfmt,
+                 '-o', ','.join(['zone.mode=host-managed', *opts, *options]),
+                 self.path, str(disk_size))
+        return self
+
+    def remove(self):
+        if os.path.exists(self.path):
+            os.remove(self.path)
+
+    def read(self, offset, fmt):
+        with open(self.path, 'rb') as f:
+            f.seek(offset)
+            return struct.unpack(fmt, f.read(struct.calcsize(fmt)))[0]
+
+    def write(self, offset, fmt, value):
+        with open(self.path, 'r+b') as f:
+            f.seek(offset)
+            f.write(struct.pack(fmt, value))
+
+    def extension(self):
+        """Offset of the data of the zoned header extension"""
+        offset = self.read(100, '>I')
+        while self.read(offset, '>I') != EXT_MAGIC:
+            assert self.read(offset, '>I'), 'no zoned header extension'
+            offset += 8 + (self.read(offset + 4, '>I') + 7) // 8 * 8
+        return offset + 8
+
+    def field(self, name):
+        offset, fmt = self.EXT_FIELDS[name]
+        return self.read(self.extension() + offset, fmt)
+
+    def set_field(self, name, value):
+        offset, fmt = self.EXT_FIELDS[name]
+        self.write(self.extension() + offset, fmt, value)
+
+    def table(self):
+        """Offset of the table of write pointers"""
+        return self.field('zonedmeta_offset')
+
+    def entry(self, zone):
+        return self.read(self.table() + 8 * zone, '>Q')
+
+    def set_entry(self, zone, value):
+        self.write(self.table() + 8 * zone, '>Q', value)
+
+    def mark(self, zone, attributes):
+        """Set attributes of a zone"""
+        self.set_entry(zone, self.entry(zone) | attributes)
+
+    def io(self, *commands, options=()):
+        """Output of one qemu-io that runs @commands, whatever becomes of it"""
+        args = [arg for command in commands for arg in ('-c', command)]
+        return qemu_io(*options, *args, self.path, check=False).stdout
+
+    def report(self, *options):
+        return parse_report(self.io('zrp 0 1000000', options=options))
+
+
+class ZoneSession(QemuIoInteractive):
+    """A running qemu-io on a zoned image"""
+
+    def do(self, *commands):
+        """Run commands that are to succeed"""
+        for command in commands:
+            error = self.error(command)
+            assert not error, f'{command}: {error}'
+
+    def error(self, command):
+        """What goes wrong with a command, '' if nothing does"""
+        return ', '.join(parse_errors(self.cmd(command)))
+
+    def report(self):
+        return parse_report(self.cmd('zrp 0 1000000'))
+
+
+class ZonedTestCase(iotests.QMPTestCase):
+    """Tests that have an image each"""
+
+    def setUp(self):
+        self.image = ZonedImage(os.path.join(iotests.test_dir, 'zoned.img'))
+        self.sessions = []
+
+    def tearDown(self):
+        for session in self.sessions:
+            session.close()
+        self.image.remove()
+
+    def create(self, disk_size, *options, **zone):
+        self.image.create(disk_size, *options, **zone)
+
+    def open(self, *options):
+        """Start a qemu-io that ends with the test, if not before"""
+        self.sessions.append(ZoneSession(*options, self.image.path))
+        return self.sessions[-1]
+
+    def close(self, session):
+        self.sessions.remove(session)
+        session.close()
+
+    def reopen(self, session, *options):
+        self.close(session)
+        return self.open(*options)
+
+    def assert_clean(self):
+        """The image has neither leaks nor errors"""
+        result = qemu_img('check', self.image.path)
+        self.assertIn('No errors were found', result.stdout)
