@@ -41,6 +41,13 @@ STATES = {0: 'conv', 1: 'empty', 2: 'io', 3: 'eo', 4: 'closed',
           13: 'ro', 14: 'full', 15: 'offline'}
 
 
+def zone_word(state, pos):
+    """The word for a zone with its write pointer @pos bytes from its start"""
+    if not pos:
+        return state
+    return f'{state}+{pos}' if pos % KIB else f'{state}+{pos // KIB}k'
+
+
 def parse_report(output):
     """The zones of a zone report of qemu-io, as text"""
     words = []
@@ -48,11 +55,10 @@ def parse_report(output):
         start, length, _, wp, state, _ = \
             (int(n, 0) for n in re.findall(r'0x[0-9a-f]+|\b\d+', line))
         word = STATES[state]
-        pos = (wp - start) * 512
         if word == 'full':
             assert wp == start + length, line
-        elif pos and word != 'offline':
-            word += f'+{pos}' if pos % KIB else f'+{pos // KIB}k'
+        elif word != 'offline':
+            word = zone_word(word, (wp - start) * 512)
         words.append(word)
     return ' '.join(words)
 
@@ -76,12 +82,12 @@ class ZonedImage:
     def __init__(self, path):
         self.path = path
 
-    def create(self, disk_size, *options, **zone):
+    def create(self, disk_size, *options, tool_options=(), **zone):
         """(Re-)create it; @zone are zone options, @options any others"""
         self.remove()
         zone.setdefault('size', '1M')
         opts = [f'zone.{key}={value}' for key, value in zone.items()]
-        qemu_img('create', '-f', iotests.imgfmt,
+        qemu_img('create', *tool_options, '-f', iotests.imgfmt,
                  '-o', ','.join(['zone.mode=host-managed', *opts, *options]),
                  self.path, str(disk_size))
         return self
@@ -168,8 +174,8 @@ class ZonedTestCase(iotests.QMPTestCase):
             session.close()
         self.image.remove()
 
-    def create(self, disk_size, *options, **zone):
-        self.image.create(disk_size, *options, **zone)
+    def create(self, *args, **kwargs):
+        self.image.create(*args, **kwargs)
 
     def open(self, *options):
         """Start a qemu-io that ends with the test, if not before"""
