@@ -429,6 +429,11 @@ bool zone_table_load(ZoneTable *t, uint32_t zone, uint64_t wp,
                    t->geo.nr_conventional);
         return false;
     }
+    if (attributes & ~ZONE_ATTRIBUTES) {
+        error_setg(errp, "Zone %" PRIu32 " has unknown attributes 0x%x", zone,
+                   attributes & ~ZONE_ATTRIBUTES);
+        return false;
+    }
     if (conventional && (attributes & ZONE_FINISHED)) {
         error_setg(errp, "Zone %" PRIu32 " is conventional and cannot be "
                    "finished", zone);

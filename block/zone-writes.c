@@ -93,17 +93,37 @@ static int coroutine_fn wait_and_unlock(ZoneWrites *zw, ZoneWrite *w)
     return w->ret;
 }
 
-/* Wake those of @list who wait.  A write may be gone once it is woken. */
+/* Wake those of @list, who wait.  A write may be gone once it is woken. */
 static void wake(ZoneWriteList *list)
 {
     ZoneWrite *w;
 
     while ((w = QSIMPLEQ_FIRST(list))) {
         QSIMPLEQ_REMOVE_HEAD(list, woken);
-        if (w->co) {
-            aio_co_wake(w->co);
-        }
+        aio_co_wake(w->co);
     }
+}
+
+/*
+ * The same for the caller's write @self and others of @list, in their order.
+ * Coroutines of this thread only start when the caller yields, which it must
+ * do to come after those below it.
+ */
+static void coroutine_fn wake_in_turn(ZoneWriteList *list, ZoneWrite *self)
+{
+    bool is_first = QSIMPLEQ_FIRST(list) == self;
+    ZoneWrite *w;
+
+    while ((w = QSIMPLEQ_FIRST(list)) != self) {
+        QSIMPLEQ_REMOVE_HEAD(list, woken);
+        aio_co_wake(w->co);
+    }
+    QSIMPLEQ_REMOVE_HEAD(list, woken);
+    if (!is_first) {
+        aio_co_schedule(qemu_get_current_aio_context(), qemu_coroutine_self());
+        qemu_coroutine_yield();
+    }
+    wake(list);
 }
 
 /* Check @w against the table and append it to the queue of its zone. */
@@ -146,11 +166,24 @@ static int admit_locked(ZoneWrites *zw, ZoneWrite *w)
     return 0;
 }
 
+/* Is the zone of @offset held?  What is doomed anyway need not wait for it. */
+static bool must_wait_locked(ZoneWrites *zw, uint64_t offset)
+{
+    ZoneQueue *q;
+    uint32_t zone;
+
+    if (offset >= zone_table_geometry(zw->table)->disk_size) {
+        return false;
+    }
+    zone = zone_table_index(zw->table, offset);
+    q = queue_find_locked(zw, zone);
+    return is_held_locked(zw, zone) && !(q && q->error);
+}
+
 int coroutine_fn zone_writes_begin(ZoneWrites *zw, ZoneWrite *w,
                                    uint64_t offset, uint64_t bytes,
                                    bool append)
 {
-    uint64_t disk_size = zone_table_geometry(zw->table)->disk_size;
     int ret;
 
     *w = (ZoneWrite) {
@@ -160,8 +193,7 @@ int coroutine_fn zone_writes_begin(ZoneWrites *zw, ZoneWrite *w,
     };
 
     qemu_mutex_lock(&zw->lock);
-    if (zw->held.count && offset < disk_size &&
-        is_held_locked(zw, zone_table_index(zw->table, offset))) {
+    if (zw->held.count && must_wait_locked(zw, offset)) {
         QSIMPLEQ_INSERT_TAIL(&zw->waiting, w, woken);
         return wait_and_unlock(zw, w);
     }
@@ -264,12 +296,11 @@ int coroutine_fn zone_writes_end(ZoneWrites *zw, ZoneWrite *w, int ret)
     }
     qemu_mutex_unlock(&zw->lock);
 
-    ret = w->ret;
-    wake(&popped);
+    wake_in_turn(&popped, w);
     if (holder) {
         aio_co_wake(holder);
     }
-    return ret;
+    return w->ret;
 }
 
 void coroutine_fn zone_writes_hold(ZoneWrites *zw, ZoneRange range)

@@ -58,6 +58,7 @@ enum {
     ZONE_READ_ONLY    = 1 << 1,
     ZONE_OFFLINE      = 1 << 2,
     ZONE_FINISHED     = 1 << 3, /* FULL, with its data ending at the WP */
+    ZONE_ATTRIBUTES   = 0xf,
 };
 
 typedef struct ZoneTable ZoneTable;
@@ -129,6 +130,11 @@ int64_t zone_table_run(const ZoneTable *t, uint64_t offset, uint64_t bytes,
                        bool *data);
 
 BlockZoneState zone_table_state(const ZoneTable *t, uint32_t zone);
+/*
+ * Describe @zone for a report.  The write pointer of a FULL zone is the end
+ * of the zone; that of a zone that has none to report (conventional, OFFLINE)
+ * is what the table holds.
+ */
 void zone_table_describe(const ZoneTable *t, uint32_t zone,
                          BlockZoneDescriptor *desc);
 uint32_t zone_table_nr_open(const ZoneTable *t);
@@ -146,6 +152,7 @@ bool zone_table_entry_is_active(const ZoneTable *t, uint32_t zone,
  * zone is open now and expects zone_table_acknowledge() or _rewind().
  * @reserved is the reserved write pointer of the zone that contains @offset
  * (not looked at if @offset is beyond the disk or in a conventional zone).
+ * A write that spans zones is wrong whatever the write pointer is: -EINVAL.
  * A write to conventional zones changes nothing and expects nothing.
  */
 int zone_table_write(ZoneTable *t, uint64_t offset, uint64_t bytes,
@@ -175,15 +182,16 @@ void zone_table_rewind(ZoneTable *t, uint32_t zone);
  * Check @op on the zones of [@offset, @offset + @len) and all its conditions,
  * limits included, without changing anything.  On success *@range says what
  * zone_table_apply() takes.  BLK_ZO_RESET of the whole disk is RESET_ALL,
- * unless the disk has one zone only.
+ * unless the disk has one zone only; RESET_ALL takes nothing but the whole
+ * disk.
  */
 int zone_table_check(const ZoneTable *t, BlockZoneOp op, uint64_t offset,
                      uint64_t len, ZoneRange *range);
 
 /*
  * Carry out what zone_table_check() allowed, under the same hold of the lock
- * or, for finish and reset, with the zones held (zone_writes_hold()).  Finish and reset need every
- * zone of @range without writes in flight.
+ * or, for finish and reset, with the zones held (zone_writes_hold()): these
+ * need every zone of @range without writes in flight.
  */
 void zone_table_apply(ZoneTable *t, BlockZoneOp op, ZoneRange range);
 

@@ -30,7 +30,8 @@
  *   then the zone is as if they had never been sent, and a retry finds the
  *   write pointer where the failed write began.  A write that would have
  *   followed, and comes while that is being waited for, shares their fate
- *   without touching the disk.
+ *   without touching the disk.  Like theirs, its transition stays (the zone
+ *   may have become open for it).
  *
  * Each zone's writes in flight are a queue in offset order by construction;
  * the reserved write pointer is the end of the last of them.
@@ -68,7 +69,7 @@ typedef struct ZoneWrites {
 
     /* Private, protected by lock. */
     GHashTable *queues;     /* zone -> ZoneQueue, of zones with writes */
-    HBitmap *dirty;         /* zones whose entry changed since taken */
+    HBitmap *dirty;         /* zones whose entry must be stored */
     ZoneRange held;         /* zones that zone_writes_hold() holds, if any */
     uint32_t held_busy;     /* queues of held zones */
     Coroutine *holder;      /* waits until held_busy is 0 */
@@ -100,7 +101,7 @@ int coroutine_fn zone_writes_end(ZoneWrites *zw, ZoneWrite *w, int ret);
 
 /*
  * Hold back new writes to the zones of @range and wait until those in flight
- * are over.  One holder at a time (the caller serialises them);
+ * are over (with those that share the fate of a failed one).  One holder at a time (the caller serialises them);
  * zone_writes_release() ends it.
  */
 void coroutine_fn zone_writes_hold(ZoneWrites *zw, ZoneRange range);
@@ -108,14 +109,15 @@ void coroutine_fn zone_writes_hold(ZoneWrites *zw, ZoneRange range);
 /* Admit the writes that were held back, in the order in which they came. */
 void coroutine_fn zone_writes_release(ZoneWrites *zw);
 
-/* Is no write in flight, to any sequential zone? */
+/* Is no write to a sequential zone in flight, or held back? */
 bool zone_writes_idle(ZoneWrites *zw);
 
 /*
  * Write pointers to be made durable.  zone_writes_take_dirty() moves the set
- * of zones whose entry changed since the last call into @snapshot (an array
- * of ZoneEntry, in ascending order, emptied first), with the entry of this
- * moment: it covers all that has been acknowledged, and nothing more.
+ * of zones with writes acknowledged since the last call into @snapshot (an
+ * array of ZoneEntry, in ascending order, emptied first), with the entry of
+ * this moment: it covers all that has been acknowledged, and nothing more.
+ * Whoever finishes or resets zones stores that himself.
  */
 typedef struct ZoneEntry {
     uint32_t zone;
@@ -125,7 +127,10 @@ typedef struct ZoneEntry {
 
 void zone_writes_take_dirty(ZoneWrites *zw, GArray *snapshot);
 
-/* Have @zone taken again, after its entry could not be stored. */
+/*
+ * Have @zone taken (again): its entry in the table on disk may differ from
+ * the one in memory.
+ */
 void zone_writes_set_dirty(ZoneWrites *zw, uint32_t zone);
 
 /*

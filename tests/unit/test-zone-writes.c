@@ -1206,12 +1206,22 @@ static void model_end(Model *m, ModelRequest *q, int ret)
     q->turn = m->turns++;
 }
 
+/* Did a write in flight fail, so that those behind it wait for the rest? */
+static bool model_drains(ModelZone *z)
+{
+    for (int i = 0; i < z->nr_flight; i++) {
+        if (z->flight[i]->io_ret < 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void model_admit(Model *m, ModelRequest *q)
 {
     uint32_t zone = q->r.offset / ZONE;
     ModelZone *z = &m->zone[zone];
     uint64_t reserved = z->written;
-    bool failed = false;
     int ret;
 
     if (zone == 0) {
@@ -1224,7 +1234,6 @@ static void model_admit(Model *m, ModelRequest *q)
     }
     for (int i = 0; i < z->nr_flight; i++) {
         reserved += z->flight[i]->r.bytes;
-        failed |= z->flight[i]->io_ret < 0;
     }
     if (z->state == BLK_ZS_FULL) {
         ret = -EINVAL;
@@ -1245,14 +1254,14 @@ static void model_admit(Model *m, ModelRequest *q)
     }
     z->last_write = ++m->now;
     q->offset = zone * ZONE + reserved;
-    z->flight[z->nr_flight++] = q;
-    if (failed) {
+    if (model_drains(z)) {
         /* Shares the fate of the failed one, but cannot decide it. */
         q->phase = WAITING;
         q->io_ret = -EPERM;
     } else {
         q->phase = MOVING;
     }
+    z->flight[z->nr_flight++] = q;
 }
 
 static bool model_is_held(Model *m, uint32_t zone)
@@ -1386,7 +1395,7 @@ static void random_send(Model *m)
         .offset = offset,
         .r = { .offset = offset, .bytes = bytes, .append = append },
     };
-    if (model_is_held(m, zone)) {
+    if (model_is_held(m, zone) && !model_drains(z)) {
         m->waiting[m->nr_waiting++] = q;
     } else {
         model_admit(m, q);

@@ -1,0 +1,289 @@
+/*
+ * Zoned qcow2 images under many requests at once, from one thread and several
+ *
+ * test-zone-table and test-zone-writes prove the rules on a disk made of
+ * nothing.  This one has them meet the real data path, image file and flush.
+ *
+ * This work is licensed under the terms of the GNU GPL, version 2 or later.
+ * See the COPYING file in the top-level directory.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <glib/gstdio.h>
+#include "block/block-global-state.h"
+#include "block/block_int.h"
+#include "qapi/error.h"
+#include "qemu/main-loop.h"
+#include "qemu/units.h"
+#include "qobject/qdict.h"
+#include "system/block-backend.h"
+#include "iothread.h"
+
+#define BLOCK       (4 * KiB)
+#define ZONE_SIZE   (1 * MiB)
+#define ZONE_BLOCKS (ZONE_SIZE / BLOCK)
+#define NR_ZONES    8
+
+static char *image;
+
+static BlockBackend *open_image(void)
+{
+    QDict *options = qdict_new();
+
+    qdict_put_str(options, "driver", "qcow2");
+    return blk_new_open(image, NULL, options, BDRV_O_RDWR, &error_abort);
+}
+
+static BlockBackend *new_image(const char *limits)
+{
+    g_autofree char *options =
+        g_strdup_printf("zone.mode=host-managed,zone.size=1M%s", limits);
+
+    bdrv_img_create(image, "qcow2", NULL, NULL, options, NR_ZONES * ZONE_SIZE,
+                    0, true, &error_abort);
+    return open_image();
+}
+
+static BlockZoneDescriptor describe(BlockBackend *blk, unsigned zone)
+{
+    BlockZoneDescriptor desc;
+    unsigned int n = 1;
+
+    g_assert_cmpint(blk_zone_report(blk, zone * ZONE_SIZE, &n, &desc), ==, 0);
+    g_assert_cmpuint(n, ==, 1);
+    return desc;
+}
+
+/* A block says who wrote it, so that one in the wrong place is found. */
+static void fill_block(uint64_t *buf, unsigned writer, unsigned sequence)
+{
+    for (int i = 0; i < BLOCK / sizeof(*buf); i++) {
+        buf[i] = ((uint64_t)writer + 1) << 32 | sequence << 12 | i;
+    }
+}
+
+static void check_block(BlockBackend *blk, int64_t offset, unsigned writer,
+                        unsigned sequence)
+{
+    uint64_t expected[BLOCK / sizeof(uint64_t)];
+    uint64_t seen[BLOCK / sizeof(uint64_t)];
+
+    fill_block(expected, writer, sequence);
+    g_assert_cmpint(blk_pread(blk, offset, BLOCK, seen, 0), ==, 0);
+    g_assert_cmpmem(seen, BLOCK, expected, BLOCK);
+}
+
+/* One zone append in flight */
+typedef struct Append {
+    uint64_t buf[BLOCK / sizeof(uint64_t)];
+    QEMUIOVector qiov;
+    int64_t offset;
+    bool done;
+} Append;
+
+static void append_done(void *opaque, int ret)
+{
+    Append *a = opaque;
+
+    g_assert_cmpint(ret, ==, 0);
+    a->done = true;
+}
+
+static void check_appends(BlockBackend *blk, Append *appends, unsigned n,
+                          unsigned nr_zones)
+{
+    g_autofree bool *taken = g_new0(bool, NR_ZONES * ZONE_BLOCKS);
+
+    for (unsigned i = 0; i < n; i++) {
+        int64_t offset = appends[i].offset;
+
+        g_assert_cmpint(offset / ZONE_SIZE, ==, i % nr_zones);
+        g_assert_false(taken[offset / BLOCK]);
+        taken[offset / BLOCK] = true;
+        check_block(blk, offset, 0, i);
+    }
+    for (unsigned zone = 0; zone < nr_zones; zone++) {
+        g_assert_cmpuint(describe(blk, zone).wp, ==,
+                         zone * ZONE_SIZE + n / nr_zones * BLOCK);
+    }
+}
+
+static void test_appends_in_flight(void)
+{
+    enum { N = 32, ZONES = 4 };
+    BlockBackend *blk = new_image("");
+    g_autofree Append *appends = g_new0(Append, N);
+    unsigned done = 0;
+
+    for (unsigned i = 0; i < N; i++) {
+        Append *a = &appends[i];
+
+        fill_block(a->buf, 0, i);
+        qemu_iovec_init_buf(&a->qiov, a->buf, BLOCK);
+        a->offset = i % ZONES * ZONE_SIZE;
+        blk_aio_zone_append(blk, &a->offset, &a->qiov, 0, append_done, a);
+    }
+    while (done < N) {
+        aio_poll(qemu_get_aio_context(), true);
+        done = 0;
+        for (unsigned i = 0; i < N; i++) {
+            done += appends[i].done;
+        }
+    }
+    check_appends(blk, appends, N, ZONES);
+
+    /* And again after a power cycle */
+    blk_unref(blk);
+    blk = open_image();
+    check_appends(blk, appends, N, ZONES);
+    blk_unref(blk);
+}
+
+/*
+ * Threads that append to the same zones.  The last zone is apart: one thread
+ * of them fills, flushes, finishes and resets it all the time.
+ */
+enum { THREADS = 4, WORKERS = 4, APPENDS = 96, SHARED_ZONES = NR_ZONES - 1 };
+
+typedef struct Worker {
+    BlockBackend *blk;
+    AioContext *ctx;
+    unsigned id;
+    int64_t offsets[APPENDS];
+    int *running;
+} Worker;
+
+static void coroutine_fn append_all(void *opaque)
+{
+    Worker *w = opaque;
+    uint64_t buf[BLOCK / sizeof(uint64_t)];
+    QEMUIOVector qiov = QEMU_IOVEC_INIT_BUF(qiov, buf, BLOCK);
+
+    for (unsigned i = 0; i < APPENDS; i++) {
+        int64_t offset = (w->id + i) % SHARED_ZONES * ZONE_SIZE;
+        int ret;
+
+        fill_block(buf, w->id, i);
+        ret = blk_co_zone_append(w->blk, &offset, &qiov, 0);
+        g_assert_cmpint(ret, ==, 0);
+        w->offsets[i] = offset;
+        if (i % 8 == w->id % 8) {
+            g_assert_cmpint(blk_co_flush(w->blk), ==, 0);
+        }
+    }
+    qatomic_dec(w->running);
+    aio_wait_kick();
+}
+
+static void coroutine_fn cycle_zone(void *opaque)
+{
+    Worker *w = opaque;
+    int64_t start = (int64_t)SHARED_ZONES * ZONE_SIZE;
+    uint64_t buf[BLOCK / sizeof(uint64_t)];
+
+    for (unsigned i = 0; i < APPENDS; i++) {
+        unsigned n = 1 + i % 7;
+
+        for (unsigned block = 0; block < n; block++) {
+            fill_block(buf, w->id, i);
+            g_assert_cmpint(blk_co_pwrite(w->blk, start + block * BLOCK,
+                                          BLOCK, buf, 0), ==, 0);
+        }
+        if (i % 3 == 0) {
+            g_assert_cmpint(blk_co_flush(w->blk), ==, 0);
+        }
+        if (i % 2 == 0) {
+            g_assert_cmpint(blk_co_zone_mgmt(w->blk, BLK_ZO_FINISH, start,
+                                             ZONE_SIZE), ==, 0);
+        }
+        if (i < APPENDS - 1) {
+            g_assert_cmpint(blk_co_zone_mgmt(w->blk, BLK_ZO_RESET, start,
+                                             ZONE_SIZE), ==, 0);
+        }
+    }
+    qatomic_dec(w->running);
+    aio_wait_kick();
+}
+
+static void check_threads(BlockBackend *blk, Worker *workers, unsigned n)
+{
+    g_autofree bool *taken = g_new0(bool, NR_ZONES * ZONE_BLOCKS);
+    unsigned blocks[SHARED_ZONES] = { 0 };
+
+    for (unsigned i = 0; i < n; i++) {
+        for (unsigned j = 0; j < APPENDS; j++) {
+            int64_t offset = workers[i].offsets[j];
+
+            g_assert_false(taken[offset / BLOCK]);
+            taken[offset / BLOCK] = true;
+            blocks[offset / ZONE_SIZE]++;
+            check_block(blk, offset, i, j);
+        }
+    }
+    for (unsigned zone = 0; zone < SHARED_ZONES; zone++) {
+        g_assert_cmpuint(describe(blk, zone).wp, ==,
+                         zone * ZONE_SIZE + blocks[zone] * BLOCK);
+    }
+}
+
+static void test_threads_share_zones(void)
+{
+    enum { N = THREADS * WORKERS };
+    BlockBackend *blk = new_image(",zone.max_open_zones=5");
+    g_autofree Worker *workers = g_new0(Worker, N + 1);
+    IOThread *threads[THREADS];
+    int running = N + 1;
+
+    for (unsigned i = 0; i < THREADS; i++) {
+        threads[i] = iothread_new();
+    }
+    for (unsigned i = 0; i <= N; i++) {
+        Worker *w = &workers[i];
+
+        *w = (Worker) {
+            .blk = blk,
+            .ctx = iothread_get_aio_context(threads[i % THREADS]),
+            .id = i,
+            .running = &running,
+        };
+        aio_co_schedule(w->ctx, qemu_coroutine_create(i < N ? append_all
+                                                            : cycle_zone, w));
+    }
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&running) > 0);
+    for (unsigned i = 0; i < THREADS; i++) {
+        iothread_join(threads[i]);
+    }
+
+    check_threads(blk, workers, N);
+    blk_unref(blk);
+    blk = open_image();
+    check_threads(blk, workers, N);
+    blk_unref(blk);
+}
+
+int main(int argc, char **argv)
+{
+    g_autofree char *dir = NULL;
+    int ret;
+
+    bdrv_init();
+    qemu_init_main_loop(&error_abort);
+    g_test_init(&argc, &argv, NULL);
+
+    dir = g_dir_make_tmp("test-zone-qcow2-XXXXXX", NULL);
+    g_assert_nonnull(dir);
+    image = g_build_filename(dir, "zoned.qcow2", NULL);
+
+    g_test_add_func("/zone-qcow2/32-appends-in-flight-get-32-places",
+                    test_appends_in_flight);
+    g_test_add_func("/zone-qcow2/threads-share-zones-and-lose-nothing",
+                    test_threads_share_zones);
+    ret = g_test_run();
+
+    g_unlink(image);
+    g_rmdir(dir);
+    g_free(image);
+    return ret;
+}
