@@ -404,6 +404,51 @@ int qcow2_zoned_reopen_prepare(BlockDriverState *bs, int flags, Error **errp)
     return 0;
 }
 
+/* --- What does not know zones --- */
+
+static const char *refused_op_name(BlockOpType op)
+{
+    switch (op) {
+    case BLOCK_OP_TYPE_BACKUP_SOURCE:
+    case BLOCK_OP_TYPE_BACKUP_TARGET:
+        return "backup jobs";
+    case BLOCK_OP_TYPE_CHANGE:
+        return "backing files";
+    case BLOCK_OP_TYPE_COMMIT_SOURCE:
+    case BLOCK_OP_TYPE_COMMIT_TARGET:
+        return "commit jobs";
+    case BLOCK_OP_TYPE_EXTERNAL_SNAPSHOT:
+        return "external snapshots";
+    case BLOCK_OP_TYPE_INTERNAL_SNAPSHOT:
+    case BLOCK_OP_TYPE_INTERNAL_SNAPSHOT_DELETE:
+        return "internal snapshots";
+    case BLOCK_OP_TYPE_MIRROR_SOURCE:
+    case BLOCK_OP_TYPE_MIRROR_TARGET:
+    case BLOCK_OP_TYPE_REPLACE:
+        return "mirror jobs";
+    case BLOCK_OP_TYPE_RESIZE:
+        return "resizing";
+    case BLOCK_OP_TYPE_STREAM:
+        return "stream jobs";
+    default:
+        return NULL;
+    }
+}
+
+bool qcow2_zoned_refuses_op(BlockDriverState *bs, BlockOpType op,
+                            Error **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    if (!s->zoned || !refused_op_name(op)) {
+        return false;
+    }
+    error_setg(errp, "Node '%s' is a zoned qcow2 image, which does not "
+               "support %s", bdrv_get_device_or_node_name(bs),
+               refused_op_name(op));
+    return true;
+}
+
 /* --- Creation --- */
 
 /*

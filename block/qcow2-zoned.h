@@ -171,6 +171,10 @@ void qcow2_zoned_close(BlockDriverState *bs);
 /* Refuse to make writable what has entries that only reading may overlook. */
 int qcow2_zoned_reopen_prepare(BlockDriverState *bs, int flags, Error **errp);
 
+/* Jobs and commands that know no zones: BlockDriver.bdrv_refuses_op */
+bool qcow2_zoned_refuses_op(BlockDriverState *bs, BlockOpType op,
+                            Error **errp);
+
 /*
  * Check the creation options, before anything is written, and replace limits
  * that are none by 0.
