@@ -12,6 +12,7 @@ environment.
 import os
 from pathlib import Path
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -197,6 +198,8 @@ def run(script: str, images: list[Path], *, timeout: float = 300,
 
 def main(program) -> None:
     """Run @program, and end as a person (and make) would like it to."""
+    # So that QEMU and temporary files go when a test runner gives up on us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(program())
     except Failure as failure:
