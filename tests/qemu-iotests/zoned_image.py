@@ -10,6 +10,7 @@ each zone, 'conv empty io+4k eo closed+512 full ro offline'.  The number is
 the write pointer, counted from the start of the zone.
 """
 
+import json
 import os
 import re
 import struct
@@ -65,7 +66,15 @@ def parse_report(output):
 
 def parse_errors(output):
     """The messages of failed commands of qemu-io, without their hints"""
-    return re.findall(r'^(?:zone )?\w+ failed: ([^(\n]*[^ (\n])', output, re.M)
+    return [wrong_data or message for wrong_data, message in re.findall(
+        r'^(Pattern verification failed.*)|'
+        r'^(?:zone )?\w+ failed: ([^(\n]*[^ (\n])', output, re.M)]
+
+
+def written(output):
+    """Offsets of the writes that succeeded, in the order of completion"""
+    return [int(n) for n in re.findall(r'^wrote .* offset (\d+)', output,
+                                       re.M)]
 
 
 class ZonedImage:
@@ -136,10 +145,27 @@ class ZonedImage:
         """Set attributes of a zone"""
         self.set_entry(zone, self.entry(zone) | attributes)
 
-    def io(self, *commands, options=()):
+    def debug(self, *errors, states=0):
+        """
+        Name of the image with blkdebug below, which injects @errors.  Its
+        state is the number of the next data write, up to @states.
+        """
+        file = {
+            'driver': 'blkdebug',
+            'image': {'driver': 'file', 'filename': self.path},
+        }
+        if errors:
+            file['inject-error'] = errors
+        if states:
+            file['set-state'] = [{'event': 'write_aio', 'state': n,
+                                  'new_state': n + 1}
+                                 for n in range(1, states)]
+        return 'json:' + json.dumps({'driver': iotests.imgfmt, 'file': file})
+
+    def io(self, *commands, options=(), name=None):
         """Output of one qemu-io that runs @commands, whatever becomes of it"""
         args = [arg for command in commands for arg in ('-c', command)]
-        return qemu_io(*options, *args, self.path, check=False).stdout
+        return qemu_io(*options, *args, name or self.path, check=False).stdout
 
     def report(self, *options):
         return parse_report(self.io('zrp 0 1000000', options=options))
@@ -177,9 +203,9 @@ class ZonedTestCase(iotests.QMPTestCase):
     def create(self, *args, **kwargs):
         self.image.create(*args, **kwargs)
 
-    def open(self, *options):
+    def open(self, *options, name=None):
         """Start a qemu-io that ends with the test, if not before"""
-        self.sessions.append(ZoneSession(*options, self.image.path))
+        self.sessions.append(ZoneSession(*options, name or self.image.path))
         return self.sessions[-1]
 
     def close(self, session):
