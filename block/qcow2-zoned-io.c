@@ -19,8 +19,8 @@
 #include "qcow2-zoned.h"
 #include "trace.h"
 
-/* Zones that are reported under one hold of the lock */
-#define REPORT_BATCH 1024
+/* Zones that are dealt with under one hold of the lock */
+#define LOCK_BATCH 1024
 
 static Qcow2Zoned *zoned_of(BlockDriverState *bs)
 {
@@ -200,15 +200,21 @@ int coroutine_fn qcow2_zoned_co_zone_append(BlockDriverState *bs,
     return ret;
 }
 
-/* Write zeros as data to less than a subcluster. */
+/* Zero less than a subcluster: as data, unless all of it reads as zeros. */
 static int coroutine_fn GRAPH_RDLOCK
-write_zero_data(BlockDriverState *bs, int64_t offset, int64_t bytes)
+write_zero_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                BdrvRequestFlags flags)
 {
     g_autofree uint8_t *buf = NULL;
     QEMUIOVector qiov;
+    int ret;
 
     if (bytes == 0) {
         return 0;
+    }
+    ret = qcow2_co_pwrite_zeroes(bs, offset, bytes, flags);
+    if (ret != -ENOTSUP) {
+        return ret;
     }
     buf = g_malloc0(bytes);
     qemu_iovec_init_buf(&qiov, buf, bytes);
@@ -216,8 +222,8 @@ write_zero_data(BlockDriverState *bs, int64_t offset, int64_t bytes)
 }
 
 /*
- * Zero a range whose ends qcow2 may not be able to express: whole subclusters
- * in the metadata, and the rest as data.
+ * Zero a range that need not begin and end with a subcluster, as qcow2 would
+ * have it.
  */
 static int coroutine_fn GRAPH_RDLOCK
 write_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
@@ -232,7 +238,7 @@ write_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
 
     tail_start = MAX(tail_start, head_end);
 
-    ret = write_zero_data(bs, offset, head_end - offset);
+    ret = write_zero_part(bs, offset, head_end - offset, flags);
     if (ret < 0) {
         return ret;
     }
@@ -243,7 +249,7 @@ write_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
             return ret;
         }
     }
-    return write_zero_data(bs, tail_start, end - tail_start);
+    return write_zero_part(bs, tail_start, end - tail_start, flags);
 }
 
 int coroutine_fn qcow2_zoned_co_pwrite_zeroes(BlockDriverState *bs,
@@ -269,17 +275,44 @@ int coroutine_fn qcow2_zoned_co_pwrite_zeroes(BlockDriverState *bs,
 int coroutine_fn qcow2_zoned_co_pdiscard(BlockDriverState *bs, int64_t offset,
                                          int64_t bytes)
 {
-    if (qcow2_has_zones(bs)) {
-        const ZoneGeometry *geo = &zoned_of(bs)->geo;
-        int64_t end = (int64_t)geo->nr_conventional * geo->zone_size;
+    Qcow2Zoned *z = zoned_of(bs);
+    int64_t end;
+    int ret;
 
-        /* Of a sequential zone only a reset discards data. */
-        if (offset >= end) {
-            return 0;
-        }
-        bytes = MIN(bytes, end - offset);
+    if (!qcow2_has_zones(bs)) {
+        return qcow2_co_pdiscard(bs, offset, bytes);
     }
-    return qcow2_co_pdiscard(bs, offset, bytes);
+
+    /* Of a sequential zone only a reset discards data. */
+    end = (int64_t)z->geo.nr_conventional * z->geo.zone_size;
+    if (offset >= end) {
+        return 0;
+    }
+    bytes = MIN(bytes, end - offset);
+
+    /* It needs what a write needs: no READ-ONLY or OFFLINE zones. */
+    WITH_QEMU_LOCK_GUARD(&z->writes.lock) {
+        ret = zone_table_write(z->table, offset, bytes, 0);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    return host_error(qcow2_co_pdiscard(bs, offset, bytes));
+}
+
+int coroutine_fn
+qcow2_zoned_co_copy_range_from(BlockDriverState *bs, BdrvChild *src,
+                               int64_t src_offset, BdrvChild *dst,
+                               int64_t dst_offset, int64_t bytes,
+                               BdrvRequestFlags read_flags,
+                               BdrvRequestFlags write_flags)
+{
+    if (qcow2_has_zones(bs)) {
+        /* The caller copies by reading and writing, then. */
+        return -ENOTSUP;
+    }
+    return qcow2_co_copy_range_from(bs, src, src_offset, dst, dst_offset,
+                                    bytes, read_flags, write_flags);
 }
 
 int coroutine_fn
@@ -290,7 +323,6 @@ qcow2_zoned_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
                              BdrvRequestFlags write_flags)
 {
     if (qcow2_has_zones(bs)) {
-        /* The caller copies by reading and writing, then. */
         return -ENOTSUP;
     }
     return qcow2_co_copy_range_to(bs, src, src_offset, dst, dst_offset, bytes,
@@ -522,13 +554,12 @@ static void give_back_snapshot(Qcow2Zoned *z)
     }
 }
 
-int coroutine_fn qcow2_zoned_co_flush_to_os(BlockDriverState *bs)
+/* Have the table, when it is next durable, say what memory says now. */
+static int coroutine_fn GRAPH_RDLOCK store_dirty_zones(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
     Qcow2Zoned *z = s->zoned;
     int ret;
-
-    QEMU_LOCK_GUARD(&z->table_io);
 
     /* First, so that the barrier covers all that it has. */
     zone_writes_take_dirty(&z->writes, z->snapshot);
@@ -542,8 +573,16 @@ int coroutine_fn qcow2_zoned_co_flush_to_os(BlockDriverState *bs)
     }
     if (ret < 0) {
         give_back_snapshot(z);
+    } else {
+        z->table_is_off = false;
     }
     return ret;
+}
+
+int coroutine_fn qcow2_zoned_co_flush_to_os(BlockDriverState *bs)
+{
+    QEMU_LOCK_GUARD(&zoned_of(bs)->table_io);
+    return store_dirty_zones(bs);
 }
 
 int coroutine_mixed_fn qcow2_zoned_inactivate(BlockDriverState *bs)
@@ -554,7 +593,10 @@ int coroutine_mixed_fn qcow2_zoned_inactivate(BlockDriverState *bs)
     if (!qcow2_has_zones(bs)) {
         return 0;
     }
-    assert(zone_writes_idle(&z->writes));
+    if (qatomic_read(&bs->in_flight)) {
+        /* Asked for by a monitor command, without draining first */
+        return -EBUSY;
+    }
 
     zone_writes_take_dirty(&z->writes, z->snapshot);
     if (!z->snapshot->len) {
@@ -600,7 +642,7 @@ int coroutine_fn qcow2_zoned_co_zone_report(BlockDriverState *bs,
     first = zone_table_index(z->table, offset);
     count = MIN(*nr_zones, z->geo.nr_zones - first);
     while (done < count) {
-        unsigned int end = MIN(count, done + REPORT_BATCH);
+        unsigned int end = MIN(count, done + LOCK_BATCH);
 
         QEMU_LOCK_GUARD(&z->writes.lock);
         for (; done < end; done++) {
@@ -649,6 +691,34 @@ stage_range(BlockDriverState *bs, BlockZoneOp op, ZoneRange range)
     return 0;
 }
 
+/*
+ * The finish or reset of @range failed half way.  Memory has it right, but
+ * the table, staged or on disk, may have either.
+ */
+static void give_back_range(Qcow2Zoned *z, BlockZoneOp op, ZoneRange range)
+{
+    for (uint32_t i = 0; i < range.count; i++) {
+        if (zone_table_affects(z->table, op, range.first + i)) {
+            zone_writes_set_dirty(&z->writes, range.first + i);
+        }
+    }
+    z->table_is_off = true;
+}
+
+/* The zones are held, so the lock need not be for all of them at once. */
+static void apply_range(Qcow2Zoned *z, BlockZoneOp op, ZoneRange range)
+{
+    for (uint32_t done = 0; done < range.count; done += LOCK_BATCH) {
+        ZoneRange batch = {
+            .first = range.first + done,
+            .count = MIN(LOCK_BATCH, range.count - done),
+        };
+
+        QEMU_LOCK_GUARD(&z->writes.lock);
+        zone_table_apply(z->table, op, batch);
+    }
+}
+
 /* Finish or reset the zones of @range, which are held. */
 static int coroutine_fn GRAPH_RDLOCK
 store_and_apply(BlockDriverState *bs, BlockZoneOp op, ZoneRange range)
@@ -658,6 +728,13 @@ store_and_apply(BlockDriverState *bs, BlockZoneOp op, ZoneRange range)
 
     QEMU_LOCK_GUARD(&z->table_io);
 
+    if (z->table_is_off) {
+        ret = store_dirty_zones(bs);
+        if (ret < 0) {
+            return host_error(ret);
+        }
+    }
+
     ret = stage_range(bs, op, range);
     if (ret >= 0) {
         ret = write_staged(bs);
@@ -666,12 +743,7 @@ store_and_apply(BlockDriverState *bs, BlockZoneOp op, ZoneRange range)
         ret = flush_image_file(bs);
     }
     if (ret < 0) {
-        /* Memory has it right; the disk may have either until a flush. */
-        for (uint32_t i = 0; i < range.count; i++) {
-            if (zone_table_affects(z->table, op, range.first + i)) {
-                zone_writes_set_dirty(&z->writes, range.first + i);
-            }
-        }
+        give_back_range(z, op, range);
         return host_error(ret);
     }
 
@@ -679,9 +751,7 @@ store_and_apply(BlockDriverState *bs, BlockZoneOp op, ZoneRange range)
      * Before table_io is dropped: a flush must not see, and store, the write
      * pointers from before a reset.
      */
-    WITH_QEMU_LOCK_GUARD(&z->writes.lock) {
-        zone_table_apply(z->table, op, range);
-    }
+    apply_range(z, op, range);
     if (op != BLK_ZO_FINISH) {
         zone_writes_set_clean(&z->writes, range);
     }

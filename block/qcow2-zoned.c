@@ -13,13 +13,17 @@
 #include "qemu/osdep.h"
 #include "block/block-io.h"
 #include "block/block_int.h"
+#include "block/qdict.h"
 #include "qapi/error.h"
+#include "qapi/qapi-visit-block-core.h"
+#include "qapi/qobject-input-visitor.h"
 #include "qemu/bswap.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/option.h"
 #include "qemu/range.h"
 #include "qemu/units.h"
+#include "qobject/qdict.h"
 #include "qcow2.h"
 #include "qcow2-zoned.h"
 
@@ -33,6 +37,8 @@
 
 /* Blocks of the table that are kept for staging; of at least 512 bytes */
 #define TABLE_CACHE_BLOCKS      64
+
+#define MAX_BAD_REPORTED        16
 
 #define ENTRY_WP_MASK           ((1ULL << 59) - 1)
 #define ENTRY_ATTRIBUTES_SHIFT  59
@@ -198,13 +204,13 @@ check_table_place(BlockDriverState *bs, Error **errp)
     }
     if (offset_into_cluster(s, z->table_offset) ||
         z->table_offset < s->cluster_size) {
-        error_setg(errp, "Zone table offset %#" PRIx64 " is not a multiple of "
+        error_setg(errp, "Zone table offset 0x%" PRIx64 " is not a multiple of "
                    "the cluster size %d above 0",
                    z->table_offset, s->cluster_size);
         return false;
     }
     if (z->table_offset > file_size || bytes > file_size - z->table_offset) {
-        error_setg(errp, "Zone table of %" PRIu64 " bytes at offset %#" PRIx64
+        error_setg(errp, "Zone table of %" PRIu64 " bytes at offset 0x%" PRIx64
                    " exceeds the image file of %" PRId64 " bytes",
                    bytes, z->table_offset, file_size);
         return false;
@@ -220,7 +226,7 @@ check_table_place(BlockDriverState *bs, Error **errp)
                     ranges_overlap(z->table_offset, bytes,
                                    s->crypto_header.offset,
                                    s->crypto_header.length))) {
-        error_setg(errp, "Zone table at offset %#" PRIx64 " overlaps other "
+        error_setg(errp, "Zone table at offset 0x%" PRIx64 " overlaps other "
                    "metadata of the image", z->table_offset);
         return false;
     }
@@ -247,9 +253,18 @@ static bool load_entry(ZoneTable *t, uint32_t zone, uint64_t entry,
     return zone_table_load(t, zone, wp, attributes, errp);
 }
 
+/* A zone with a bad entry becomes OFFLINE, with its data below no pointer. */
+static void load_bad_entry(ZoneTable *t, uint32_t zone)
+{
+    zone_table_load(t, zone, zone_table_start(t, zone),
+                    zone_table_attributes(t, zone) | ZONE_OFFLINE,
+                    &error_abort);
+}
+
 /*
- * Load the table from disk into @t.  A zone with a bad entry becomes OFFLINE;
- * each is counted in *@nr_bad and passed to @report.
+ * Load the table from disk into @t.  Bad entries are counted in *@nr_bad, and
+ * the first MAX_BAD_REPORTED passed to @report: its caller, not the image,
+ * decides how much is said.
  */
 static int coroutine_fn GRAPH_RDLOCK
 load_table(BlockDriverState *bs, ZoneTable *t, uint32_t *nr_bad,
@@ -269,15 +284,15 @@ load_table(BlockDriverState *bs, ZoneTable *t, uint32_t *nr_bad,
             return ret;
         }
         for (uint64_t i = 0; i < n / QCOW2_ZONE_ENTRY_SIZE; i++, zone++) {
+            bool verbose = *nr_bad < MAX_BAD_REPORTED;
             Error *err = NULL;
 
-            if (!load_entry(t, zone, buf[i], &err)) {
-                unsigned attributes = zone_table_attributes(t, zone);
-
-                zone_table_load(t, zone, zone_table_start(t, zone),
-                                attributes | ZONE_OFFLINE, &error_abort);
+            if (!load_entry(t, zone, buf[i], verbose ? &err : NULL)) {
+                load_bad_entry(t, zone);
                 (*nr_bad)++;
-                report(err, opaque);
+                if (verbose) {
+                    report(err, opaque);
+                }
             }
         }
     }
@@ -312,14 +327,13 @@ open_table(BlockDriverState *bs, bool writable, Error **errp)
         goto fail;
     }
     if (bad_entry && writable) {
-        error_propagate(errp, bad_entry);
+        error_propagate(errp, g_steal_pointer(&bad_entry));
         error_append_hint(errp, "%" PRIu32 " entries of the zone table are "
                           "bad; run 'qemu-img check', or open the image "
                           "read-only.\n", z->nr_bad_entries);
         ret = -EINVAL;
         goto fail;
     }
-    error_free(bad_entry);
 
     /* As small as the file can write without reading first */
     z->block_size = MIN(MAX(BDRV_SECTOR_SIZE,
@@ -338,9 +352,11 @@ open_table(BlockDriverState *bs, bool writable, Error **errp)
     qemu_co_mutex_init(&z->table_io);
     zone_writes_init(&z->writes, table);
     z->table = table;
+    error_free(bad_entry);
     return 0;
 
 fail:
+    error_free(bad_entry);
     zone_table_free(table);
     return ret;
 }
@@ -471,17 +487,17 @@ static uint32_t normalize_limit(const char *name, uint32_t limit,
     return 0;
 }
 
-/* The geometry that @opts asks for, with the defaults filled in */
-static bool geometry_from_options(const BlockdevCreateOptionsQcow2 *opts,
+/* The geometry that @zone asks for, with the defaults filled in */
+static bool geometry_from_options(const Qcow2ZoneHostManaged *zone,
+                                  uint64_t disk_size, size_t cluster_size,
                                   ZoneGeometry *geo, Error **errp)
 {
-    const Qcow2ZoneHostManaged *zone = &opts->zone->u.host_managed;
     uint64_t zone_size = zone->has_size ? zone->size : DEFAULT_ZONE_SIZE;
     uint64_t capacity = zone->has_capacity ? zone->capacity : zone_size;
     uint64_t max_append = zone->has_max_append_bytes
                           ? zone->max_append_bytes
                           : MIN(DEFAULT_MAX_APPEND, capacity);
-    uint64_t nr_zones = zone_size ? zone_geometry_count(opts->size, zone_size)
+    uint64_t nr_zones = zone_size ? zone_geometry_count(disk_size, zone_size)
                                   : 0;
 
     /* The checks below see 32 bits only. */
@@ -492,7 +508,7 @@ static bool geometry_from_options(const BlockdevCreateOptionsQcow2 *opts,
     }
 
     *geo = (ZoneGeometry) {
-        .disk_size        = opts->size,
+        .disk_size        = disk_size,
         .zone_size        = zone_size,
         .zone_capacity    = capacity,
         .nr_zones         = MIN(nr_zones, UINT32_MAX),
@@ -502,20 +518,31 @@ static bool geometry_from_options(const BlockdevCreateOptionsQcow2 *opts,
                             ? zone->max_active_zones : 0,
         .max_append_bytes = max_append,
     };
-    geo->max_open = zone->has_max_open_zones ? zone->max_open_zones
-                                             : geo->max_active;
     if (geo->nr_conventional < geo->nr_zones) {
         geo->max_active = normalize_limit("zone.max_active_zones",
                                           geo->max_active, geo);
+    }
+    geo->max_open = zone->has_max_open_zones ? zone->max_open_zones
+                                             : geo->max_active;
+    if (geo->nr_conventional < geo->nr_zones) {
         geo->max_open = normalize_limit("zone.max_open_zones",
                                         geo->max_open, geo);
     }
-    return zone_geometry_check(geo, errp);
+    if (!zone_geometry_check(geo, errp)) {
+        return false;
+    }
+    if (geo->zone_size % cluster_size) {
+        error_setg(errp, "zone.size %" PRIu64 " is not a multiple of the "
+                   "cluster size %zu", geo->zone_size, cluster_size);
+        return false;
+    }
+    return true;
 }
 
 int qcow2_zoned_check_create(BlockdevCreateOptionsQcow2 *opts, int version,
                              size_t cluster_size, Error **errp)
 {
+    Qcow2ZoneHostManaged *zone;
     ZoneGeometry geo;
 
     if (!opts->zone) {
@@ -535,19 +562,15 @@ int qcow2_zoned_check_create(BlockdevCreateOptionsQcow2 *opts, int version,
                    "what is above a write pointer would not read as zeros");
         return -EINVAL;
     }
-    if (!geometry_from_options(opts, &geo, errp)) {
-        return -EINVAL;
-    }
-    if (geo.zone_size % cluster_size) {
-        error_setg(errp, "zone.size %" PRIu64 " is not a multiple of the "
-                   "cluster size %zu", geo.zone_size, cluster_size);
-        return -EINVAL;
-    }
 
-    opts->zone->u.host_managed.has_max_open_zones = true;
-    opts->zone->u.host_managed.max_open_zones = geo.max_open;
-    opts->zone->u.host_managed.has_max_active_zones = true;
-    opts->zone->u.host_managed.max_active_zones = geo.max_active;
+    zone = &opts->zone->u.host_managed;
+    if (!geometry_from_options(zone, opts->size, cluster_size, &geo, errp)) {
+        return -EINVAL;
+    }
+    zone->has_max_open_zones = true;
+    zone->max_open_zones = geo.max_open;
+    zone->has_max_active_zones = true;
+    zone->max_active_zones = geo.max_active;
     return 0;
 }
 
@@ -611,7 +634,8 @@ int coroutine_fn qcow2_zoned_co_create(BlockDriverState *bs,
     if (!opts->zone) {
         return 0;
     }
-    if (!geometry_from_options(opts, &geo, errp)) {
+    if (!geometry_from_options(&opts->zone->u.host_managed, opts->size,
+                               s->cluster_size, &geo, errp)) {
         return -EINVAL;
     }
 
@@ -638,17 +662,49 @@ int coroutine_fn qcow2_zoned_co_create(BlockDriverState *bs,
     return ret;
 }
 
-uint64_t qcow2_zoned_measure(QemuOpts *opts, uint64_t disk_size,
-                             size_t cluster_size)
+/* The zone.* options of @opts, or NULL if there are none or they are wrong */
+static Qcow2ZoneCreateOptions *zone_options(QemuOpts *opts, Error **errp)
 {
-    uint64_t zone_size = qemu_opt_get_size(opts, "zone.size",
-                                           DEFAULT_ZONE_SIZE);
+    static const QDictRenames renames[] = {
+        { "conventional_zones", "conventional-zones" },
+        { "max_open_zones",     "max-open-zones" },
+        { "max_active_zones",   "max-active-zones" },
+        { "max_append_bytes",   "max-append-bytes" },
+        { }
+    };
+    g_autoptr(QDict) all = qemu_opts_to_qdict(opts, NULL);
+    g_autoptr(QDict) zone_dict = NULL;
+    Qcow2ZoneCreateOptions *zone = NULL;
+    Visitor *v;
 
-    if (!qemu_opt_get(opts, "zone.mode") || !zone_size) {
-        return 0;
+    qdict_extract_subqdict(all, &zone_dict, "zone.");
+    if (!qdict_size(zone_dict) ||
+        !qdict_rename_keys(zone_dict, renames, errp)) {
+        return NULL;
     }
-    return ROUND_UP(zone_geometry_count(disk_size, zone_size) *
-                    QCOW2_ZONE_ENTRY_SIZE, cluster_size);
+    v = qobject_input_visitor_new_flat_confused(zone_dict, errp);
+    if (v) {
+        visit_type_Qcow2ZoneCreateOptions(v, NULL, &zone, errp);
+        visit_free(v);
+    }
+    return zone;
+}
+
+int64_t qcow2_zoned_measure(QemuOpts *opts, uint64_t disk_size,
+                            size_t cluster_size, Error **errp)
+{
+    ERRP_GUARD();
+    g_autoptr(Qcow2ZoneCreateOptions) zone = zone_options(opts, errp);
+    ZoneGeometry geo;
+
+    if (!zone) {
+        return *errp ? -EINVAL : 0;
+    }
+    if (!geometry_from_options(&zone->u.host_managed, disk_size, cluster_size,
+                               &geo, errp)) {
+        return -EINVAL;
+    }
+    return ROUND_UP(table_bytes(&geo), cluster_size);
 }
 
 /* --- Info --- */
@@ -729,6 +785,10 @@ int coroutine_fn qcow2_zoned_check(BlockDriverState *bs, BdrvCheckResult *res)
     if (ret < 0) {
         fprintf(stderr, "ERROR reading the zone table: %s\n", strerror(-ret));
         res->check_errors++;
+    }
+    if (nr_bad > MAX_BAD_REPORTED) {
+        fprintf(stderr, "ERROR zone table: %" PRIu32 " more bad entries\n",
+                nr_bad - MAX_BAD_REPORTED);
     }
     res->corruptions += nr_bad;
     zone_table_free(t);

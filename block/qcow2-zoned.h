@@ -75,6 +75,12 @@ typedef struct Qcow2Zoned {
     GArray *snapshot;           /* of ZoneEntry */
 
     /*
+     * A finish or reset failed: entries of dirty zones may say what never
+     * came about, and must be put right before any other is stored.
+     */
+    bool table_is_off;
+
+    /*
      * Active zones in the table as a power cut may leave it, at the most; and
      * how many of them are gone when the next flush of the image file
      * succeeds: of those staged, of those also written.
@@ -172,8 +178,8 @@ void qcow2_zoned_close(BlockDriverState *bs);
 int qcow2_zoned_reopen_prepare(BlockDriverState *bs, int flags, Error **errp);
 
 /* Jobs and commands that know no zones: BlockDriver.bdrv_refuses_op */
-bool qcow2_zoned_refuses_op(BlockDriverState *bs, BlockOpType op,
-                            Error **errp);
+bool GRAPH_RDLOCK
+qcow2_zoned_refuses_op(BlockDriverState *bs, BlockOpType op, Error **errp);
 
 /*
  * Check the creation options, before anything is written, and replace limits
@@ -191,9 +197,12 @@ int coroutine_fn GRAPH_UNLOCKED
 qcow2_zoned_co_create(BlockDriverState *bs, BlockdevCreateOptionsQcow2 *opts,
                       Error **errp);
 
-/* Bytes that the table of an image to be created with @opts will take */
-uint64_t qcow2_zoned_measure(QemuOpts *opts, uint64_t disk_size,
-                             size_t cluster_size);
+/*
+ * Bytes that the table of an image to be created with @opts will take, 0 if
+ * it will not be zoned; or a negative errno for options that are wrong.
+ */
+int64_t qcow2_zoned_measure(QemuOpts *opts, uint64_t disk_size,
+                            size_t cluster_size, Error **errp);
 
 /* NULL if the image is not zoned */
 ImageInfoSpecificQCow2Zoned *qcow2_zoned_get_info(BlockDriverState *bs);
@@ -242,6 +251,12 @@ qcow2_zoned_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
 int coroutine_fn GRAPH_RDLOCK
 qcow2_zoned_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes);
 int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_co_copy_range_from(BlockDriverState *bs, BdrvChild *src,
+                               int64_t src_offset, BdrvChild *dst,
+                               int64_t dst_offset, int64_t bytes,
+                               BdrvRequestFlags read_flags,
+                               BdrvRequestFlags write_flags);
+int coroutine_fn GRAPH_RDLOCK
 qcow2_zoned_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
                              int64_t src_offset, BdrvChild *dst,
                              int64_t dst_offset, int64_t bytes,
@@ -278,7 +293,7 @@ int coroutine_fn GRAPH_RDLOCK
 qcow2_zoned_co_flush_to_os(BlockDriverState *bs);
 
 /*
- * All of a flush, of an image with nothing in flight; in a coroutine or not.
+ * All of a flush, in a coroutine or not.  -EBUSY if anything is in flight.
  */
 int coroutine_mixed_fn GRAPH_RDLOCK
 qcow2_zoned_inactivate(BlockDriverState *bs);

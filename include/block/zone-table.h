@@ -129,6 +129,7 @@ uint64_t zone_table_snapshot(const ZoneTable *t, uint32_t zone,
 int64_t zone_table_run(const ZoneTable *t, uint64_t offset, uint64_t bytes,
                        bool *data);
 
+/* Lock-free. */
 BlockZoneState zone_table_state(const ZoneTable *t, uint32_t zone);
 /*
  * Describe @zone for a report.  The write pointer of a FULL zone is the end
@@ -196,8 +197,8 @@ int zone_table_check(const ZoneTable *t, BlockZoneOp op, uint64_t offset,
 void zone_table_apply(ZoneTable *t, BlockZoneOp op, ZoneRange range);
 
 /*
- * Does @op (finish or reset), which zone_table_check() allowed, change the
- * condition of @zone?  If not, zone_table_apply() leaves it alone: idempotent
+ * Lock-free.  Does @op (finish or reset), which zone_table_check() allowed,
+ * change the condition of @zone?  If not, zone_table_apply() leaves it alone: idempotent
  * successes, and the zones that RESET_ALL skips.
  */
 bool zone_table_affects(const ZoneTable *t, BlockZoneOp op, uint32_t zone);
