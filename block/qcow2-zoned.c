@@ -665,6 +665,7 @@ int coroutine_fn qcow2_zoned_co_create(BlockDriverState *bs,
 /* The zone.* options of @opts, or NULL if there are none or they are wrong */
 static Qcow2ZoneCreateOptions *zone_options(QemuOpts *opts, Error **errp)
 {
+    ERRP_GUARD();
     static const QDictRenames renames[] = {
         { "conventional_zones", "conventional-zones" },
         { "max_open_zones",     "max-open-zones" },
@@ -684,7 +685,9 @@ static Qcow2ZoneCreateOptions *zone_options(QemuOpts *opts, Error **errp)
     }
     v = qobject_input_visitor_new_flat_confused(zone_dict, errp);
     if (v) {
-        visit_type_Qcow2ZoneCreateOptions(v, NULL, &zone, errp);
+        if (!visit_type_Qcow2ZoneCreateOptions(v, NULL, &zone, errp)) {
+            error_prepend(errp, "Bad zone.* option: ");
+        }
         visit_free(v);
     }
     return zone;

@@ -102,52 +102,12 @@ static inline bool qcow2_has_zones(BlockDriverState *bs)
  * qcow2-zoned.c: the format
  */
 
-/* Dotted names of -o are those of SPEC; QAPI has them with dashes. */
-#define QCOW2_ZONED_OPT_RENAMES                                         \
-    { "zone.conventional_zones",    "zone.conventional-zones" },        \
-    { "zone.max_open_zones",        "zone.max-open-zones" },            \
-    { "zone.max_active_zones",      "zone.max-active-zones" },          \
-    { "zone.max_append_bytes",      "zone.max-append-bytes" }
-
-#define QCOW2_ZONED_CREATE_OPTS                                         \
+/* An entry of the list of creation options */
+#define QCOW2_ZONE_OPT(opt_name, opt_type, opt_help)                    \
     {                                                                   \
-        .name = "zone.mode",                                            \
-        .type = QEMU_OPT_STRING,                                        \
-        .help = "Make a zoned disk (only choice: host-managed)",        \
-    },                                                                  \
-    {                                                                   \
-        .name = "zone.size",                                            \
-        .type = QEMU_OPT_SIZE,                                          \
-        .help = "Zone size, a power of two (default: 256M)",            \
-    },                                                                  \
-    {                                                                   \
-        .name = "zone.capacity",                                        \
-        .type = QEMU_OPT_SIZE,                                          \
-        .help = "Writable bytes of a zone (default: zone.size)",        \
-    },                                                                  \
-    {                                                                   \
-        .name = "zone.conventional_zones",                              \
-        .type = QEMU_OPT_NUMBER,                                        \
-        .help = "How many zones, the first ones, can be written "       \
-                "anywhere (default: 0)",                                \
-    },                                                                  \
-    {                                                                   \
-        .name = "zone.max_open_zones",                                  \
-        .type = QEMU_OPT_NUMBER,                                        \
-        .help = "Limit on open zones, 0 for none "                      \
-                "(default: zone.max_active_zones)",                     \
-    },                                                                  \
-    {                                                                   \
-        .name = "zone.max_active_zones",                                \
-        .type = QEMU_OPT_NUMBER,                                        \
-        .help = "Limit on open and closed zones, 0 for none "           \
-                "(default: 0)",                                         \
-    },                                                                  \
-    {                                                                   \
-        .name = "zone.max_append_bytes",                                \
-        .type = QEMU_OPT_SIZE,                                          \
-        .help = "Longest zone append "                                  \
-                "(default: 1M or zone.capacity if that is less)",       \
+        .name = "zone." opt_name,                                       \
+        .type = opt_type,                                               \
+        .help = opt_help,                                               \
     }
 
 /*
