@@ -582,7 +582,7 @@ static int coroutine_fn GRAPH_RDLOCK store_dirty_zones(BlockDriverState *bs)
 int coroutine_fn qcow2_zoned_co_flush_to_os(BlockDriverState *bs)
 {
     QEMU_LOCK_GUARD(&zoned_of(bs)->table_io);
-    return store_dirty_zones(bs);
+    return host_error(store_dirty_zones(bs));
 }
 
 int coroutine_mixed_fn qcow2_zoned_inactivate(BlockDriverState *bs)
