@@ -220,3 +220,15 @@ class ZonedTestCase(iotests.QMPTestCase):
         """The image has neither leaks nor errors"""
         result = qemu_img('check', self.image.path)
         self.assertIn('No errors were found', result.stdout)
+
+
+def main(**kwargs):
+    """Run the tests, with none of the options that they set themselves"""
+    iotests.main(supported_fmts=['qcow2'], supported_protocols=['file'],
+                 supported_platforms=['linux'],
+                 supported_cache_modes=['writeback'],
+                 unsupported_imgopts=['cluster_size', 'compat', 'data_file',
+                                      'encrypt', 'extended_l2',
+                                      'lazy_refcounts', 'preallocation',
+                                      'refcount_bits', 'zone'],
+                 **kwargs)
