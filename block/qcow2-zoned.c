@@ -2,7 +2,7 @@
  * Zoned qcow2 images: the format
  *
  * The header extension and the table of write pointers: how they are created,
- * judged, loaded and checked.  docs/interop/qcow2.rst is the specification.
+ * judged, loaded and checked.  docs/interop/qcow2.txt is the specification.
  *
  * This work is licensed under the terms of the GNU GPL, version 2 or later.
  * See the COPYING file in the top-level directory.
