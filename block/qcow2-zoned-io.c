@@ -88,6 +88,14 @@ static int coroutine_fn GRAPH_RDLOCK __attribute__((noinline))
 zoned_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
              QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
+    int64_t on_disk = zoned_of(bs)->geo.disk_size - offset;
+
+    /* Copy on write reads whole clusters, also beyond the end of the disk. */
+    if (bytes > on_disk) {
+        qemu_iovec_memset(qiov, qiov_offset + on_disk, 0, bytes - on_disk);
+        bytes = on_disk;
+    }
+
     while (bytes > 0) {
         bool data;
         int64_t run = zone_table_run(zoned_of(bs)->table, offset, bytes,

@@ -327,10 +327,8 @@ open_table(BlockDriverState *bs, bool writable, Error **errp)
         goto fail;
     }
     if (bad_entry && writable) {
-        error_propagate(errp, g_steal_pointer(&bad_entry));
-        error_append_hint(errp, "%" PRIu32 " entries of the zone table are "
-                          "bad; run 'qemu-img check', or open the image "
-                          "read-only.\n", z->nr_bad_entries);
+        error_setg(errp, "Bad zone table: %s; run 'qemu-img check', or open "
+                   "the image read-only", error_get_pretty(bad_entry));
         ret = -EINVAL;
         goto fail;
     }
@@ -539,6 +537,26 @@ static bool geometry_from_options(const Qcow2ZoneHostManaged *zone,
     return true;
 }
 
+bool qcow2_zoned_check_opts(QemuOpts *opts, Error **errp)
+{
+    static const char *const names[] = {
+        "zone.conventional_zones",
+        "zone.max_open_zones",
+        "zone.max_active_zones",
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(names); i++) {
+        uint64_t value = qemu_opt_get_number(opts, names[i], 0);
+
+        if (value > UINT32_MAX) {
+            error_setg(errp, "%s %" PRIu64 " is above %" PRIu32, names[i],
+                       value, UINT32_MAX);
+            return false;
+        }
+    }
+    return true;
+}
+
 int qcow2_zoned_check_create(BlockdevCreateOptionsQcow2 *opts, int version,
                              size_t cluster_size, Error **errp)
 {
@@ -697,9 +715,13 @@ int64_t qcow2_zoned_measure(QemuOpts *opts, uint64_t disk_size,
                             size_t cluster_size, Error **errp)
 {
     ERRP_GUARD();
-    g_autoptr(Qcow2ZoneCreateOptions) zone = zone_options(opts, errp);
+    g_autoptr(Qcow2ZoneCreateOptions) zone = NULL;
     ZoneGeometry geo;
 
+    if (!qcow2_zoned_check_opts(opts, errp)) {
+        return -EINVAL;
+    }
+    zone = zone_options(opts, errp);
     if (!zone) {
         return *errp ? -EINVAL : 0;
     }

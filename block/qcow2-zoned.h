@@ -141,6 +141,9 @@ int qcow2_zoned_reopen_prepare(BlockDriverState *bs, int flags, Error **errp);
 bool GRAPH_RDLOCK
 qcow2_zoned_refuses_op(BlockDriverState *bs, BlockOpType op, Error **errp);
 
+/* Check what the types of QAPI would refuse with less to go by. */
+bool qcow2_zoned_check_opts(QemuOpts *opts, Error **errp);
+
 /*
  * Check the creation options, before anything is written, and replace limits
  * that are none by 0.
