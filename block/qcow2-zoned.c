@@ -546,11 +546,9 @@ bool qcow2_zoned_check_opts(QemuOpts *opts, Error **errp)
     };
 
     for (int i = 0; i < ARRAY_SIZE(names); i++) {
-        uint64_t value = qemu_opt_get_number(opts, names[i], 0);
-
-        if (value > UINT32_MAX) {
-            error_setg(errp, "%s %" PRIu64 " is above %" PRIu32, names[i],
-                       value, UINT32_MAX);
+        if (qemu_opt_get_number(opts, names[i], 0) > UINT32_MAX) {
+            error_setg(errp, "%s %s is not a number from 0 to %" PRIu32,
+                       names[i], qemu_opt_get(opts, names[i]), UINT32_MAX);
             return false;
         }
     }
