@@ -1,0 +1,317 @@
+# What is done to zoned images before the power is cut
+#
+# This work is licensed under the terms of the GNU GPL, version 2 or later.
+# See the COPYING file in the top-level directory.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+A workload is an image, and a function that uses the disk in it.  The function
+takes decisions from the random generator that it is given and from nowhere
+else.
+"""
+
+from history import Geometry
+
+KIB = 1024
+MIB = 1024 * KIB
+
+WORKLOADS = {}
+
+
+class Workload:
+    """An image and what is done with it"""
+
+    def __init__(self, name, title, body, geo, options=(), data_file=False,
+                 luks=False, discard=False, hold=0.0):
+        self.name = name
+        self.title = title
+        self.body = body
+        self.geo = geo
+        self.options = options
+        self.data_file = data_file
+        self.luks = luks
+        self.discard = discard
+        self.hold = hold        # share of operations that are delayed
+        self.lazy = 'lazy_refcounts=on' in options
+
+
+def workload(title, geo, *options, names=None, **kwargs):
+    """The function is the body of a workload (or several) of its name"""
+    def add(body):
+        name = (names or body.__name__).replace('_', '-')
+        WORKLOADS[name] = Workload(name, title, body, geo, options, **kwargs)
+        return body
+    return add
+
+
+# Parts of workloads
+
+
+def length(rng, disk, zone, unit=4 * KIB, most=16):
+    """How much to write to a zone: some units, now and then all there is"""
+    room = disk.room(zone)
+    if rng.random() < 0.1:
+        return room
+    return min(room, unit * rng.randint(1, most))
+
+
+def make_room(disk, rng, keep=1):
+    """Finish or reset zones until one more can become active"""
+    limit = disk.geo.max_active
+    while limit and len(disk.active()) > limit - keep:
+        zone = rng.choice(sorted(disk.active()))
+        rng.choice((disk.finish, disk.reset))(zone)
+    if not disk.writable():
+        disk.reset_all()
+
+
+def some_zone(disk, rng, few=0):
+    """A zone to write to, one of the first @few rather than others"""
+    zones = disk.writable()
+    if not zones:
+        make_room(disk, rng)
+        zones = disk.writable()
+    active = sorted(disk.active().intersection(zones))
+    if active and rng.random() < 0.7:
+        return rng.choice(active)
+    return rng.choice(zones[:few] if few else zones)
+
+
+def burst(disk, rng, writes, zones=3, unit=4 * KIB, most=8, fua=0.0):
+    """Writes at depth, to a few zones, with a flush among them"""
+    for n in range(writes):
+        zone = some_zone(disk, rng, few=zones)
+        disk.write(zone, length(rng, disk, zone, unit, most),
+                   fua=rng.random() < fua, wait=False)
+        if n == writes // 2 and rng.random() < 0.5:
+            disk.flush()
+        elif rng.random() < 0.1:
+            disk.listen()
+    if rng.random() < 0.7:
+        disk.flush()
+    disk.drain()
+
+
+def mixed(disk, rng, steps=70):
+    """A bit of everything"""
+    conventional = disk.geo.conventional
+    for _ in range(steps):
+        zone = some_zone(disk, rng, few=6)
+        what = rng.random()
+        if what < 0.35:
+            disk.write(zone, length(rng, disk, zone), fua=rng.random() < 0.1)
+        elif what < 0.5:
+            burst(disk, rng, rng.randint(3, 8))
+        elif what < 0.6:
+            disk.zeroes(zone, length(rng, disk, zone, 512, 64))
+        elif what < 0.65:
+            disk.finish(zone)
+        elif what < 0.72:
+            disk.reset(zone)
+        elif what < 0.73:
+            disk.reset_all()
+        elif what < 0.8 and conventional:
+            disk.plain_write(rng.randrange(conventional),
+                             512 * rng.randrange(64), 512 * rng.randint(1, 16))
+        else:
+            disk.flush()
+
+
+# The workloads
+
+
+@workload('sequential writes with flushes', Geometry(256 * KIB, 8),
+          'cluster_size=4k')
+def sequential(disk, rng):
+    for zone in disk.sequential():
+        while disk.room(zone):
+            disk.write(zone, length(rng, disk, zone))
+            if rng.random() < 0.3:
+                disk.flush()
+
+
+@workload('many zones under tight limits',
+          Geometry(16 * KIB, 200, max_open=2, max_active=3),
+          'cluster_size=4k')
+def tight_limits(disk, rng):
+    # Blocks of the table have 64 zones: a slot moves from one to another.
+    zones = list(disk.sequential())
+    for _ in range(120):
+        rng.shuffle(zones)
+        make_room(disk, rng, keep=rng.randint(1, 3))
+        for zone in zones[:8]:
+            if not disk.can_write(zone):
+                if rng.random() < 0.2 and disk.acked.get(zone):
+                    disk.reset(zone)
+                continue
+            disk.write(zone, disk.room(zone) if rng.random() < 0.6
+                       else rng.choice((4, 8)) * KIB)
+        if rng.random() < 0.1:
+            disk.reset(rng.randrange(180), rng.randint(1, 20))
+        if rng.random() < 0.7:
+            disk.flush()
+
+
+@workload('writes at depth, completed out of order, with flushes among them',
+          Geometry(256 * KIB, 8, max_open=3), 'cluster_size=4k', hold=0.5)
+def depth(disk, rng):
+    for _ in range(25):
+        burst(disk, rng, rng.randint(4, 16), unit=512, most=40)
+        if rng.random() < 0.2:
+            disk.reset(some_zone(disk, rng))
+
+
+@workload('zone appends between writes',
+          Geometry(128 * KIB, 8, capacity=96 * KIB), 'cluster_size=4k')
+def append(disk, rng):
+    for _ in range(90):
+        zone = some_zone(disk, rng, few=4)
+        if rng.random() < 0.6:
+            disk.append(zone, *(512 * rng.randint(1, 8) for _ in range(
+                rng.randint(1, disk.room(zone) >= 16 * KIB and 4 or 1))
+            ) if disk.room(zone) >= 16 * KIB else (disk.room(zone),))
+        else:
+            disk.write(zone, length(rng, disk, zone, 512))
+        if rng.random() < 0.3:
+            disk.flush()
+        if rng.random() < 0.1:
+            disk.reset(zone)
+
+
+@workload('zones that are reset and written again',
+          Geometry(64 * KIB, 6, max_active=4), 'cluster_size=4k')
+def reset_rewrite(disk, rng):
+    for _ in range(60):
+        zone = rng.choice(disk.sequential())
+        if disk.wp(zone) and rng.random() < 0.8:
+            disk.reset(zone)
+        make_room(disk, rng)
+        for _ in range(rng.randint(1, 4)):
+            if disk.can_write(zone):
+                disk.write(zone, length(rng, disk, zone))
+        if rng.random() < 0.5:
+            disk.flush()
+
+
+@workload('all zones reset at once', Geometry(32 * KIB, 100, conventional=2),
+          'cluster_size=4k')
+def reset_all(disk, rng):
+    for _ in range(12):
+        for _ in range(12):
+            zone = rng.choice(disk.writable())
+            disk.write(zone, length(rng, disk, zone))
+            if rng.random() < 0.2:
+                disk.flush()
+            if rng.random() < 0.1:
+                disk.finish(zone)
+            if rng.random() < 0.1:
+                disk.plain_write(rng.randrange(2), 0, 4 * KIB)
+        disk.reset_all()
+
+
+@workload('zones finished half way, before and after a flush',
+          Geometry(64 * KIB, 6, max_active=3), 'cluster_size=4k')
+def finish(disk, rng):
+    for _ in range(50):
+        make_room(disk, rng, keep=rng.randint(1, 2))
+        zone = some_zone(disk, rng)
+        disk.write(zone, length(rng, disk, zone))
+        if rng.random() < 0.4:
+            disk.flush()
+        if disk.can_write(zone):
+            disk.write(zone, length(rng, disk, zone))
+        disk.finish(zone)
+        if rng.random() < 0.3:
+            disk.flush()
+        if rng.random() < 0.6:
+            disk.reset(rng.choice(sorted(disk.finished)))
+
+
+@workload('conventional zones beside sequential ones',
+          Geometry(64 * KIB, 8, conventional=2), 'cluster_size=4k')
+def conventional(disk, rng):
+    for _ in range(110):
+        if rng.random() < 0.5:
+            disk.plain_write(rng.randrange(2), 512 * rng.randrange(96),
+                             512 * rng.randint(1, 32), rng.random() < 0.1)
+        else:
+            zone = some_zone(disk, rng, few=4)
+            disk.write(zone, length(rng, disk, zone))
+        if rng.random() < 0.2:
+            disk.flush()
+        if rng.random() < 0.05:
+            disk.reset(some_zone(disk, rng))
+
+
+@workload('FUA writes', Geometry(128 * KIB, 8, max_active=4),
+          'cluster_size=4k', hold=0.3)
+def fua(disk, rng):
+    for _ in range(50):
+        make_room(disk, rng)
+        if rng.random() < 0.2:
+            burst(disk, rng, 6, fua=0.3)
+        zone = some_zone(disk, rng)
+        disk.write(zone, length(rng, disk, zone), fua=rng.random() < 0.5)
+        if rng.random() < 0.1:
+            disk.reset(zone)
+
+
+@workload('writes of any size and zeroes',
+          Geometry(128 * KIB, 8, capacity=97 * KIB + 512, last=33 * KIB),
+          'cluster_size=16k')
+def unaligned(disk, rng):
+    for _ in range(100):
+        zone = some_zone(disk, rng, few=5)
+        size = length(rng, disk, zone, 512, 80)
+        what = rng.random()
+        if what < 0.5:
+            disk.write(zone, size)
+        elif what < 0.8:
+            disk.zeroes(zone, size, unmap=rng.random() < 0.5)
+        elif what < 0.9:
+            disk.flush()
+        else:
+            disk.reset(zone)
+
+
+@workload('explicitly open zones', Geometry(64 * KIB, 8, max_open=3,
+                                            max_active=4),
+          'cluster_size=4k')
+def explicit_open(disk, rng):
+    for _ in range(80):
+        make_room(disk, rng)
+        zone = some_zone(disk, rng)
+        what = rng.random()
+        if what < 0.3 and disk.can_open(zone):
+            disk.open(zone)
+        elif what < 0.4 and disk.explicit:
+            disk.close(rng.choice(sorted(disk.explicit)))
+        elif what < 0.8:
+            disk.write(zone, length(rng, disk, zone))
+        elif what < 0.9:
+            disk.flush()
+        else:
+            disk.reset(zone)
+
+
+SMALL = Geometry(64 * KIB, 12, capacity=60 * KIB, conventional=2, max_open=4,
+                 max_active=6)
+
+for key, text, opts, more in (
+        ('lazy-refcounts', 'lazy refcounts',
+         ('cluster_size=4k', 'lazy_refcounts=on'), {}),
+        ('extended-l2', 'subclusters',
+         ('cluster_size=16k', 'extended_l2=on'), {}),
+        ('data-file', 'external data file', ('cluster_size=4k',),
+         {'data_file': True}),
+        ('discard', 'discard=unmap', ('cluster_size=4k',),
+         {'discard': True}),
+        ('luks', 'encryption', ('cluster_size=4k',), {'luks': True}),
+        ('clusters-512', 'clusters of 512 bytes', ('cluster_size=512',), {}),
+        ('clusters-64k', 'clusters of 64k', ('cluster_size=64k',), {})):
+    workload(f'a bit of everything, {text}', SMALL, *opts, names=key,
+             hold=0.3, **more)(mixed)
+
+workload('a bit of everything, clusters of 2M',
+         Geometry(2 * MIB, 8, conventional=1, max_active=4),
+         'cluster_size=2M', names='clusters-2m', hold=0.3)(mixed)
