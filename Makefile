@@ -20,6 +20,17 @@ check-iotests: build/build.ninja
 check-guest-smoke: build/build.ninja
 	@series/check guest
 
+check-powercut: build/build.ninja
+	@series/check powercut
+
+STATES = 20000
+SEED = 1
+powercut: all
+	@tests/powercut/powercut --states $(STATES) --seed $(SEED) --jobs 2
+
+powercut-mutants: all
+	@tests/powercut/mutants/run --seed $(SEED)
+
 demo: all
 	@series/run guest demo
 
@@ -40,12 +51,15 @@ help:
 	@echo 'make                    build the patched QEMU (configures first when needed)'
 	@echo 'make demo               a Linux guest uses a zoned qcow2 disk, reboots, finds its zones'
 	@echo 'make guest              a shell in such a guest'
-	@echo 'make check              all tests; one suite: check-unit, check-iotests, check-guest-smoke'
+	@echo 'make check              all tests; one suite: check-unit, check-iotests,'
+	@echo '                        check-powercut, check-guest-smoke'
+	@echo 'make powercut           power cuts at random, STATES=N of them, SEED=S'
+	@echo 'make powercut-mutants   does the former find what is broken on purpose?'
 	@echo 'make refresh            rewrite the .patch files from edits made in build/qemu'
 	@echo 'make clean              remove what was built, keep what was downloaded'
 	@echo 'make distclean          remove build/'
 	@echo
 	@echo 'ACCEL=kvm               guests use KVM; the default is tcg, which works anywhere'
 
-.PHONY: all check check-unit check-iotests check-guest-smoke demo guest \
-        refresh clean distclean help
+.PHONY: all check check-unit check-iotests check-powercut check-guest-smoke \
+        powercut powercut-mutants demo guest refresh clean distclean help
