@@ -395,15 +395,14 @@ static bool is_active(Qcow2Zoned *z, uint32_t zone, uint64_t entry)
 }
 
 /*
- * Stage (@wp, @attributes) as the entry of @zone.  Whoever calls this has made
- * durable what lies below @wp.
+ * Stage @new_entry as the entry of @zone.  Whoever calls this has made durable
+ * what lies below its write pointer.
  */
 static int coroutine_mixed_fn GRAPH_RDLOCK
-stage_entry(BlockDriverState *bs, uint32_t zone, uint64_t wp,
-            unsigned attributes, StagedEntries which)
+stage_entry(BlockDriverState *bs, uint32_t zone, uint64_t new_entry,
+            StagedEntries which)
 {
     Qcow2Zoned *z = zoned_of(bs);
-    uint64_t new_entry = qcow2_zoned_encode(wp, attributes);
     uint64_t *block, *entry;
     bool was_active, becomes_active;
     int ret;
@@ -473,7 +472,8 @@ stage_snapshot(BlockDriverState *bs, StagedEntries which)
 
     for (guint i = 0; i < z->snapshot->len; i++) {
         ZoneEntry *e = &g_array_index(z->snapshot, ZoneEntry, i);
-        int ret = stage_entry(bs, e->zone, e->wp, e->attributes, which);
+        int ret = stage_entry(bs, e->zone,
+                              qcow2_zoned_encode(e->wp, e->attributes), which);
 
         if (ret < 0) {
             return ret;
@@ -593,6 +593,38 @@ int coroutine_fn qcow2_zoned_co_flush_to_os(BlockDriverState *bs)
     return host_error(store_dirty_zones(bs));
 }
 
+/*
+ * Once all write pointers are stored, store which zones are explicitly open.
+ * The snapshot gets them, too, so that this can be taken back.
+ */
+static int coroutine_mixed_fn GRAPH_RDLOCK
+store_explicitly_open(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = zoned_of(bs);
+    uint32_t left = zone_table_nr_open(z->table);
+    int ret;
+
+    for (uint32_t zone = 0; left && zone < z->geo.nr_zones; zone++) {
+        BlockZoneState state = zone_table_state(z->table, zone);
+
+        left -= state == BLK_ZS_IOPEN || state == BLK_ZS_EOPEN;
+        if (state == BLK_ZS_EOPEN) {
+            ZoneEntry e = {
+                .zone = zone,
+                .wp = zone_table_wp(z->table, zone),
+            };
+
+            g_array_append_val(z->snapshot, e);
+            ret = stage_entry(bs, zone, qcow2_zoned_encode_open(e.wp),
+                              STAGE_ALL);
+            if (ret < 0) {
+                return ret;
+            }
+        }
+    }
+    return write_staged(bs);
+}
+
 int coroutine_mixed_fn qcow2_zoned_inactivate(BlockDriverState *bs)
 {
     Qcow2Zoned *z = zoned_of(bs);
@@ -607,20 +639,41 @@ int coroutine_mixed_fn qcow2_zoned_inactivate(BlockDriverState *bs)
     }
 
     zone_writes_take_dirty(&z->writes, z->snapshot);
-    if (!z->snapshot->len) {
+    if (!z->snapshot->len && !z->handing_over) {
         return 0;
     }
     ret = qcow2_write_caches(bs);
     if (ret >= 0) {
         ret = store_snapshot(bs);
     }
+    if (ret >= 0 && z->handing_over) {
+        ret = store_explicitly_open(bs);
+    }
     if (ret >= 0) {
         ret = flush_image_file(bs);
     }
     if (ret < 0) {
-        give_back_snapshot(z);
         error_report("Failed to store the write pointers of the zones: %s",
                      strerror(-ret));
+    }
+    return ret;
+}
+
+int qcow2_zoned_hand_over(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = zoned_of(bs);
+    int ret;
+
+    if (z) {
+        z->handing_over = bdrv_is_writable(bs);
+    }
+    ret = qcow2_inactivate(bs);
+    if (z) {
+        z->handing_over = false;
+    }
+    if (qcow2_has_zones(bs) && ret < 0) {
+        /* The image stays here: the next flush stores what it would have. */
+        give_back_snapshot(z);
     }
     return ret;
 }
@@ -691,7 +744,8 @@ stage_range(BlockDriverState *bs, BlockZoneOp op, ZoneRange range)
             attributes = ZONE_FINISHED;
             qcow2_cache_put(z->cache, (void **)&block);
         }
-        ret = stage_entry(bs, zone, wp, attributes, STAGE_ALL);
+        ret = stage_entry(bs, zone, qcow2_zoned_encode(wp, attributes),
+                          STAGE_ALL);
         if (ret < 0) {
             return ret;
         }

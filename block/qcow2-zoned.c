@@ -55,6 +55,12 @@ uint64_t qcow2_zoned_encode(uint64_t wp, unsigned attributes)
     return cpu_to_be64(wp | (uint64_t)attributes << ENTRY_ATTRIBUTES_SHIFT);
 }
 
+/* Of a zone that is explicitly open, for whoever takes the image over */
+uint64_t qcow2_zoned_encode_open(uint64_t wp)
+{
+    return cpu_to_be64(wp | ENTRY_EXPLICITLY_OPEN);
+}
+
 uint64_t qcow2_zoned_decode(uint64_t entry, unsigned *attributes)
 {
     entry = be64_to_cpu(entry);
@@ -264,10 +270,11 @@ static void load_bad_entry(ZoneTable *t, uint32_t zone)
 /*
  * Load the table from disk into @t.  Bad entries are counted in *@nr_bad, and
  * the first MAX_BAD_REPORTED passed to @report: its caller, not the image,
- * decides how much is said.
+ * decides how much is said.  Zones whose entry says that they are explicitly
+ * open are appended to @open.
  */
 static int coroutine_fn GRAPH_RDLOCK
-load_table(BlockDriverState *bs, ZoneTable *t, uint32_t *nr_bad,
+load_table(BlockDriverState *bs, ZoneTable *t, GArray *open, uint32_t *nr_bad,
            void (*report)(Error *err, void *opaque), void *opaque)
 {
     BDRVQcow2State *s = bs->opaque;
@@ -293,6 +300,8 @@ load_table(BlockDriverState *bs, ZoneTable *t, uint32_t *nr_bad,
                 if (verbose) {
                     report(err, opaque);
                 }
+            } else if (be64_to_cpu(buf[i]) & ENTRY_EXPLICITLY_OPEN) {
+                g_array_append_val(open, zone);
             }
         }
     }
@@ -321,7 +330,9 @@ open_table(BlockDriverState *bs, bool writable, Error **errp)
                    z->geo.nr_zones);
         return -ENOMEM;
     }
-    ret = load_table(bs, table, &z->nr_bad_entries, keep_error, &bad_entry);
+    z->handed_over_open = g_array_new(false, false, sizeof(uint32_t));
+    ret = load_table(bs, table, z->handed_over_open, &z->nr_bad_entries,
+                     keep_error, &bad_entry);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not read the zone table");
         goto fail;
@@ -351,6 +362,12 @@ open_table(BlockDriverState *bs, bool writable, Error **errp)
     zone_writes_init(&z->writes, table);
     z->table = table;
     error_free(bad_entry);
+
+    /* Said once: the next flush takes it back. */
+    for (guint i = 0; writable && i < z->handed_over_open->len; i++) {
+        zone_writes_set_dirty(&z->writes, g_array_index(z->handed_over_open,
+                                                        uint32_t, i));
+    }
     return 0;
 
 fail:
@@ -386,6 +403,28 @@ int coroutine_fn qcow2_zoned_open(BlockDriverState *bs, int flags,
     return open_table(bs, writable, errp);
 }
 
+void qcow2_zoned_take_over(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2Zoned *z = s->zoned;
+
+    if (!qcow2_has_zones(bs)) {
+        return;
+    }
+    QEMU_LOCK_GUARD(&z->writes.lock);
+    for (guint i = 0; i < z->handed_over_open->len; i++) {
+        uint32_t zone = g_array_index(z->handed_over_open, uint32_t, i);
+        ZoneRange range;
+
+        /* A limit that says no comes from an image that nobody handed over. */
+        if (!zone_table_check(z->table, BLK_ZO_OPEN,
+                              zone_table_start(z->table, zone),
+                              zone_table_length(z->table, zone), &range)) {
+            zone_table_apply(z->table, BLK_ZO_OPEN, range);
+        }
+    }
+}
+
 void qcow2_zoned_close(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
@@ -399,6 +438,9 @@ void qcow2_zoned_close(BlockDriverState *bs)
         zone_table_free(z->table);
         qcow2_cache_destroy(z->cache);
         g_array_free(z->snapshot, true);
+    }
+    if (z->handed_over_open) {
+        g_array_free(z->handed_over_open, true);
     }
     g_free(z->ext_rest);
     g_free(z);
@@ -791,6 +833,7 @@ static void print_error(Error *err, void *opaque)
 int coroutine_fn qcow2_zoned_check(BlockDriverState *bs, BdrvCheckResult *res)
 {
     BDRVQcow2State *s = bs->opaque;
+    g_autoptr(GArray) open = g_array_new(false, false, sizeof(uint32_t));
     uint32_t nr_bad = 0;
     ZoneTable *t;
     int ret;
@@ -804,7 +847,7 @@ int coroutine_fn qcow2_zoned_check(BlockDriverState *bs, BdrvCheckResult *res)
         res->check_errors++;
         return -ENOMEM;
     }
-    ret = load_table(bs, t, &nr_bad, print_error, NULL);
+    ret = load_table(bs, t, open, &nr_bad, print_error, NULL);
     if (ret < 0) {
         fprintf(stderr, "ERROR reading the zone table: %s\n", strerror(-ret));
         res->check_errors++;

@@ -54,6 +54,8 @@ typedef struct Qcow2Zoned {
     ZoneGeometry geo;
     uint64_t table_offset;
     uint32_t nr_bad_entries;    /* zones made OFFLINE for want of a good one */
+    GArray *handed_over_open;   /* zones (uint32_t) that came explicitly open */
+    bool handing_over;          /* in qcow2_zoned_hand_over() */
 
     ZoneTable *table;
     ZoneWrites writes;
@@ -131,6 +133,12 @@ void *qcow2_zoned_get_ext(BlockDriverState *bs, size_t *len);
 int coroutine_fn GRAPH_RDLOCK
 qcow2_zoned_open(BlockDriverState *bs, int flags, Error **errp);
 
+/*
+ * The image was opened to take it over alive, as the destination of a
+ * migration does: zones that were explicitly open are so again.
+ */
+void qcow2_zoned_take_over(BlockDriverState *bs);
+
 /* Free everything.  Nothing may be in flight. */
 void qcow2_zoned_close(BlockDriverState *bs);
 
@@ -188,6 +196,7 @@ bool qcow2_zoned_overlaps(BlockDriverState *bs, uint64_t offset,
  * Decoding only takes it apart, see zone_table_load() for whether it is good.
  */
 uint64_t qcow2_zoned_encode(uint64_t wp, unsigned attributes);
+uint64_t qcow2_zoned_encode_open(uint64_t wp);
 uint64_t qcow2_zoned_decode(uint64_t entry, unsigned *attributes);
 
 /*
@@ -260,5 +269,8 @@ qcow2_zoned_co_flush_to_os(BlockDriverState *bs);
  */
 int coroutine_mixed_fn GRAPH_RDLOCK
 qcow2_zoned_inactivate(BlockDriverState *bs);
+
+/* BlockDriver.bdrv_inactivate: whoever opens the image next takes it over. */
+int GRAPH_RDLOCK qcow2_zoned_hand_over(BlockDriverState *bs);
 
 #endif
