@@ -23,6 +23,13 @@ check-guest-smoke: build/build.ninja
 check-powercut: build/build.ninja
 	@series/check powercut
 
+# all of QEMU's own qcow2 iotests; with BASE=1 on the unpatched base, too
+check-qemu: all
+	@series/check-qemu $(if $(BASE),--base)
+
+check-series: build/build.ninja
+	@series/check series
+
 STATES = 20000
 SEED = 1
 powercut: all
@@ -36,6 +43,14 @@ demo: all
 
 guest: all
 	@series/run guest interactive
+
+# with NEWER=1, or NEWER=DIR, tried on a newer QEMU, too
+series: build/build.ninja
+	@series/export
+	@$(if $(NEWER),series/check-newer $(filter-out 1,$(NEWER)))
+
+series-build: build/build.ninja series
+	@series/build-each
 
 refresh: build/build.ninja
 	@series/refresh
@@ -52,9 +67,13 @@ help:
 	@echo 'make demo               a Linux guest uses a zoned qcow2 disk, reboots, finds its zones'
 	@echo 'make guest              a shell in such a guest'
 	@echo 'make check              all tests; one suite: check-unit, check-iotests,'
-	@echo '                        check-powercut, check-guest-smoke'
+	@echo '                        check-powercut, check-guest-smoke, check-series'
+	@echo "make check-qemu         QEMU's own qcow2 iotests; BASE=1 builds the base to compare"
 	@echo 'make powercut           power cuts at random, STATES=N of them, SEED=S'
 	@echo 'make powercut-mutants   does the former find what is broken on purpose?'
+	@echo 'make series             the mail-ready series in build/series; NEWER=1 or NEWER=DIR:'
+	@echo '                        is tried on a newer QEMU, too'
+	@echo 'make series-build       each commit of it is built and tested'
 	@echo 'make refresh            rewrite the .patch files from edits made in build/qemu'
 	@echo 'make clean              remove what was built, keep what was downloaded'
 	@echo 'make distclean          remove build/'
@@ -62,4 +81,5 @@ help:
 	@echo 'ACCEL=kvm               guests use KVM; the default is tcg, which works anywhere'
 
 .PHONY: all check check-unit check-iotests check-powercut check-guest-smoke \
-        powercut powercut-mutants demo guest refresh clean distclean help
+        check-qemu check-series powercut powercut-mutants series series-build \
+        demo guest refresh clean distclean help
