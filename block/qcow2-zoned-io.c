@@ -4,9 +4,6 @@
  * Puts the rules of zone-table and the order of zone-writes in front of the
  * data path of qcow2, and keeps the table of write pointers on disk in step.
  *
- * This work is licensed under the terms of the GNU GPL, version 2 or later.
- * See the COPYING file in the top-level directory.
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -726,23 +723,26 @@ stage_range(BlockDriverState *bs, BlockZoneOp op, ZoneRange range)
         unsigned attributes = 0;
         int ret;
 
-        if (!zone_table_affects(z->table, op, zone)) {
-            continue;
-        }
         if (op == BLK_ZO_FINISH) {
             uint64_t *block, *entry;
 
             /*
              * The write pointer that is durable.  If the zone has a higher
-             * one, it stays dirty, and the next flush stores that.
+             * one, it stays dirty, and the next flush stores that.  This is
+             * so for a zone that writes have filled since the last one, too.
              */
             ret = get_block(bs, zone, &block, &entry);
             if (ret < 0) {
                 return ret;
             }
             wp = qcow2_zoned_decode(*entry, &attributes);
-            attributes = ZONE_FINISHED;
             qcow2_cache_put(z->cache, (void **)&block);
+            if (zone_table_entry_is_full(z->table, zone, wp, attributes)) {
+                continue;
+            }
+            attributes = ZONE_FINISHED;
+        } else if (!zone_table_affects(z->table, op, zone)) {
+            continue;
         }
         ret = stage_entry(bs, zone, qcow2_zoned_encode(wp, attributes),
                           STAGE_ALL);

@@ -4,9 +4,6 @@
  * The header extension and the table of write pointers: how they are created,
  * judged, loaded and checked.  docs/interop/qcow2.txt is the specification.
  *
- * This work is licensed under the terms of the GNU GPL, version 2 or later.
- * See the COPYING file in the top-level directory.
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

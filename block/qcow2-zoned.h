@@ -1,9 +1,6 @@
 /*
  * Zoned qcow2 images: what the rest of the qcow2 driver may call
  *
- * This work is licensed under the terms of the GNU GPL, version 2 or later.
- * See the COPYING file in the top-level directory.
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -1,9 +1,6 @@
 /*
  * Zone table: the zones of a host-managed disk and the rules they live by
  *
- * This work is licensed under the terms of the GNU GPL, version 2 or later.
- * See the COPYING file in the top-level directory.
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -325,11 +322,8 @@ BlockZoneState zone_table_state(const ZoneTable *t, uint32_t zone)
     case ZONE_CLOSED:
         return BLK_ZS_CLOSED;
     case ZONE_INACTIVE:
-        if ((attributes & ZONE_FINISHED) ||
-            word_wp(word) == zone_limit(t, zone)) {
-            return BLK_ZS_FULL;
-        }
-        return BLK_ZS_EMPTY;
+        return zone_table_entry_is_full(t, zone, word_wp(word), attributes)
+               ? BLK_ZS_FULL : BLK_ZS_EMPTY;
     default:
         g_assert_not_reached();
     }
@@ -340,6 +334,12 @@ bool zone_table_entry_is_active(const ZoneTable *t, uint32_t zone,
 {
     return attributes == 0 &&
            wp > zone_table_start(t, zone) && wp < zone_limit(t, zone);
+}
+
+bool zone_table_entry_is_full(const ZoneTable *t, uint32_t zone,
+                              uint64_t wp, unsigned attributes)
+{
+    return (attributes & ZONE_FINISHED) || wp == zone_limit(t, zone);
 }
 
 void zone_table_describe(const ZoneTable *t, uint32_t zone,

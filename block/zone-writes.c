@@ -1,9 +1,6 @@
 /*
  * Zone writes: the order of the writes in flight of a zoned disk
  *
- * This work is licensed under the terms of the GNU GPL, version 2 or later.
- * See the COPYING file in the top-level directory.
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -1,9 +1,6 @@
 /*
  * Zone table: the zones of a host-managed disk and the rules they live by
  *
- * This work is licensed under the terms of the GNU GPL, version 2 or later.
- * See the COPYING file in the top-level directory.
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -142,11 +139,14 @@ uint32_t zone_table_nr_open(const ZoneTable *t);
 uint32_t zone_table_nr_active(const ZoneTable *t);
 
 /*
- * Would an entry (@wp, @attributes) of sequential @zone be CLOSED after a
- * power cycle?  Lock-free; says nothing about the zone's present state.
+ * Would an entry (@wp, @attributes) of sequential @zone be CLOSED, or FULL,
+ * after a power cycle?  Lock-free; says nothing about the zone's present
+ * state.
  */
 bool zone_table_entry_is_active(const ZoneTable *t, uint32_t zone,
                                 uint64_t wp, unsigned attributes);
+bool zone_table_entry_is_full(const ZoneTable *t, uint32_t zone,
+                              uint64_t wp, unsigned attributes);
 
 /*
  * Check a write of @bytes (> 0) at @offset, and on success count it in: the
@@ -198,8 +198,8 @@ void zone_table_apply(ZoneTable *t, BlockZoneOp op, ZoneRange range);
 
 /*
  * Lock-free.  Does @op (finish or reset), which zone_table_check() allowed,
- * change the condition of @zone?  If not, zone_table_apply() leaves it alone: idempotent
- * successes, and the zones that RESET_ALL skips.
+ * change the condition of @zone?  If not, zone_table_apply() leaves it alone:
+ * idempotent successes, and the zones that RESET_ALL skips.
  */
 bool zone_table_affects(const ZoneTable *t, BlockZoneOp op, uint32_t zone);
 

@@ -1,9 +1,6 @@
 /*
  * Zone writes: the order of the writes in flight of a zoned disk
  *
- * This work is licensed under the terms of the GNU GPL, version 2 or later.
- * See the COPYING file in the top-level directory.
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -101,8 +98,8 @@ int coroutine_fn zone_writes_end(ZoneWrites *zw, ZoneWrite *w, int ret);
 
 /*
  * Hold back new writes to the zones of @range and wait until those in flight
- * are over (with those that share the fate of a failed one).  One holder at a time (the caller serialises them);
- * zone_writes_release() ends it.
+ * are over (with those that share the fate of a failed one).  One holder at a
+ * time (the caller serialises them); zone_writes_release() ends it.
  */
 void coroutine_fn zone_writes_hold(ZoneWrites *zw, ZoneRange range);
 

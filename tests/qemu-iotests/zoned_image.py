@@ -1,8 +1,5 @@
 # Helpers for tests of zoned qcow2 images
 #
-# This work is licensed under the terms of the GNU GPL, version 2 or later.
-# See the COPYING file in the top-level directory.
-#
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
 Zones as text: a test says what it expects of a disk in one line, a word for

@@ -4,9 +4,6 @@
  * test-zone-table and test-zone-writes prove the rules on a disk made of
  * nothing.  This one has them meet the real data path, image file and flush.
  *
- * This work is licensed under the terms of the GNU GPL, version 2 or later.
- * See the COPYING file in the top-level directory.
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
