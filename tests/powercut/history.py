@@ -1,8 +1,5 @@
 # What a zoned disk was told and answered, and what must be left of it
 #
-# This work is licensed under the terms of the GNU GPL, version 2 or later.
-# See the COPYING file in the top-level directory.
-#
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
 A position is a number of operations in the order of a recording.  Something

@@ -1,8 +1,5 @@
 # Where blklogwrites nodes write their logs
 #
-# This work is licensed under the terms of the GNU GPL, version 2 or later.
-# See the COPYING file in the top-level directory.
-#
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
 blklogwrites writes an entry when an operation is over, and the operation

@@ -1,8 +1,5 @@
 # What was written to the files of an image, and what a power cut leaves of it
 #
-# This work is licensed under the terms of the GNU GPL, version 2 or later.
-# See the COPYING file in the top-level directory.
-#
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
 A power cut at position p of the order leaves, of each file,
@@ -16,6 +13,7 @@ the flush and what any later write put there are all that is possible.
 """
 
 import bisect
+import collections
 import json
 import os
 import random
@@ -161,8 +159,15 @@ class Recording:
         # writes of the table, to be lost or kept alone, count most
         tables = [i + 1 for i, entry in enumerate(self.entries)
                   if self.is_table(entry) and not entry.is_flush] or inner
+        # of the image, what is written again and again is metadata
+        seen = collections.Counter(entry.offset for entry in self.entries
+                                   if entry.file == 'image')
+        metadata = [i + 1 for i, entry in enumerate(self.entries)
+                    if entry.file == 'image' and not entry.is_flush and
+                    not self.is_table(entry) and seen[entry.offset] > 2] \
+            or inner
         while len(cuts) < count:
-            cut = rng.choice(rng.choice((inner, tables)))
+            cut = rng.choice(rng.choice((inner, tables, metadata)))
             if rng.random() < 0.5:
                 # as much as there is to lose
                 cut = self.next_flush(cut)
@@ -203,7 +208,7 @@ class Recording:
         applied[file] = max(applied[file], end)
 
     def choose(self, unflushed, seed):
-        """What is kept of writes: pairs of index and list of sectors or None"""
+        """What is kept of writes: pairs of index, list of sectors or None"""
         if not seed or not unflushed:
             return [(i, None) for i in unflushed]
         rng = random.Random(seed)
@@ -240,6 +245,17 @@ class Recording:
         return [(i, None) for i in unflushed
                 if i in tables or rng.random() < 0.5]
 
+    def lose_end(self, unflushed, _tables, _rng):
+        """What file systems do that allocate late"""
+        sizes = {}
+        for i, entry in enumerate(self.entries):
+            if i >= unflushed[0]:
+                break
+            sizes[entry.file] = max(sizes.get(entry.file, 0), entry.end)
+        return [(i, None) for i in unflushed if self.entries[i].offset <
+                max(len(self.base[self.entries[i].file]),
+                    sizes.get(self.entries[i].file, 0))]
+
     def reorder(self, unflushed, tables, rng):
         kept = self.keep_some(unflushed, tables, rng)
         rng.shuffle(kept)
@@ -268,6 +284,6 @@ class Recording:
 STRATEGIES = (
     Recording.keep_none, Recording.keep_first, Recording.keep_some,
     Recording.lose_one, Recording.keep_one, Recording.keep_table,
-    Recording.lose_table, Recording.keep_table_and_some, Recording.reorder,
-    Recording.tear, Recording.tear,
+    Recording.lose_table, Recording.lose_end, Recording.keep_table_and_some,
+    Recording.reorder, Recording.tear, Recording.tear,
 )

@@ -1,8 +1,5 @@
 # A zoned disk in use by qemu-io
 #
-# This work is licensed under the terms of the GNU GPL, version 2 or later.
-# See the COPYING file in the top-level directory.
-#
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
 Sends requests to a qemu-io, keeps the history of them, and knows enough of the
@@ -49,7 +46,8 @@ class Disk:
         self.plain = 0          # plain writes answered
         self.process = subprocess.Popen(
             [qemu_io, '-t', 'writeback', *SECRET, options],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT)
         self.read_answer()
 
     # Talking
@@ -180,8 +178,11 @@ class Disk:
         pos = self.wp(zone)
         self.history.now(zone).data += b'\xcd' * length
         self.reserved[zone] = pos + length
-        self.command(f'zap {self.offset(zone, 0)} '
-                     f'{" ".join(map(str, lengths))}')
+        out = self.command(f'zap -p {self.offset(zone, 0)} '
+                           f'{" ".join(map(str, lengths))}')
+        sector = re.search(r'append sector is (0x[0-9a-f]+)', out)
+        if not sector or int(sector[1], 16) * 512 != self.offset(zone, pos):
+            raise Failed(f'append to zone {zone} at {pos:#x}: {out}')
         self.acked[zone] = pos + length
         self.check_filled(zone)
 

@@ -1,8 +1,5 @@
 # What is done to zoned images before the power is cut
 #
-# This work is licensed under the terms of the GNU GPL, version 2 or later.
-# See the COPYING file in the top-level directory.
-#
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
 A workload is an image, and a function that uses the disk in it.  The function
@@ -96,7 +93,7 @@ def mixed(disk, rng, steps=70):
     """A bit of everything"""
     conventional = disk.geo.conventional
     for _ in range(steps):
-        zone = some_zone(disk, rng, few=6)
+        zone = some_zone(disk, rng, few=15)
         what = rng.random()
         if what < 0.35:
             disk.write(zone, length(rng, disk, zone), fua=rng.random() < 0.1)
@@ -161,21 +158,29 @@ def depth(disk, rng):
             disk.reset(some_zone(disk, rng))
 
 
-@workload('zone appends between writes',
-          Geometry(128 * KIB, 8, capacity=96 * KIB), 'cluster_size=4k')
+@workload('zone appends between writes, and behind writes in flight',
+          Geometry(128 * KIB, 8, capacity=96 * KIB), 'cluster_size=4k',
+          hold=0.4)
 def append(disk, rng):
+    # qemu-io has one append in flight at a time
     for _ in range(90):
         zone = some_zone(disk, rng, few=4)
-        if rng.random() < 0.6:
-            disk.append(zone, *(512 * rng.randint(1, 8) for _ in range(
-                rng.randint(1, disk.room(zone) >= 16 * KIB and 4 or 1))
-            ) if disk.room(zone) >= 16 * KIB else (disk.room(zone),))
-        else:
-            disk.write(zone, length(rng, disk, zone, 512))
+        for _ in range(rng.choice((0, 0, 1, 3))):
+            if disk.room(zone) > 32 * KIB:
+                disk.write(zone, length(rng, disk, zone, 512, 8), wait=False)
+        if disk.room(zone) > 16 * KIB and rng.random() < 0.7:
+            disk.append(zone, *(512 * rng.randint(1, 8)
+                                for _ in range(rng.randint(1, 4))))
+        elif disk.room(zone):
+            disk.append(zone, disk.room(zone))
         if rng.random() < 0.3:
             disk.flush()
+        if rng.random() < 0.5:
+            disk.drain()
         if rng.random() < 0.1:
+            disk.drain()
             disk.reset(zone)
+    disk.drain()
 
 
 @workload('zones that are reset and written again',
@@ -294,7 +299,7 @@ def explicit_open(disk, rng):
             disk.reset(zone)
 
 
-SMALL = Geometry(64 * KIB, 12, capacity=60 * KIB, conventional=2, max_open=4,
+SMALL = Geometry(64 * KIB, 40, capacity=60 * KIB, conventional=2, max_open=4,
                  max_active=6)
 
 for key, text, opts, more in (
