@@ -14,9 +14,6 @@ import zlib
 from history import Generation, History, stamped
 
 PROMPT = b'qemu-io> '
-# The finish of a zone that was filled, but not flushed, stores nothing (yet?)
-FULL_FINISH_IS_DURABLE = False
-
 SECRET = ('--object', 'secret,id=key,data=powercut')
 
 
@@ -247,12 +244,10 @@ class Disk:
 
     def finish(self, zone):
         generation = self.history.now(zone)
-        durable = FULL_FINISH_IS_DURABLE or self.room(zone)
         asked = self.position()
         generation.finish = (asked, generation.finish[1])
         self.command(f'zf {self.offset(zone, 0)} {self.geo.length(zone)}')
-        if durable:
-            generation.finish = (asked, self.position())
+        generation.finish = (asked, self.position())
         self.finished.add(zone)
         self.explicit.discard(zone)
 

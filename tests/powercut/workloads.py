@@ -132,20 +132,24 @@ def sequential(disk, rng):
           'cluster_size=4k')
 def tight_limits(disk, rng):
     # Blocks of the table have 64 zones: a slot moves from one to another.
-    zones = list(disk.sequential())
-    for _ in range(120):
-        rng.shuffle(zones)
-        make_room(disk, rng, keep=rng.randint(1, 3))
-        for zone in zones[:8]:
-            if not disk.can_write(zone):
-                if rng.random() < 0.2 and disk.acked.get(zone):
-                    disk.reset(zone)
-                continue
-            disk.write(zone, disk.room(zone) if rng.random() < 0.6
-                       else rng.choice((4, 8)) * KIB)
+    for _ in range(70):
+        for zone in rng.sample(sorted(disk.active()), rng.randint(1, 3)) \
+                if len(disk.active()) == 3 else ():
+            what = rng.random()
+            if what < 0.8:
+                disk.write(zone, disk.room(zone))
+            elif what < 0.9:
+                disk.reset(zone)
+            else:
+                disk.finish(zone)
+        while len(disk.active()) < 3:
+            zone = rng.choice(disk.sequential())
+            if disk.wp(zone) or zone in disk.finished:
+                disk.reset(zone)
+            disk.write(zone, rng.choice((4, 8)) * KIB)
         if rng.random() < 0.1:
             disk.reset(rng.randrange(180), rng.randint(1, 20))
-        if rng.random() < 0.7:
+        if rng.random() < 0.8:
             disk.flush()
 
 
