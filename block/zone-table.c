@@ -536,17 +536,14 @@ static int check_sequential_write(const ZoneTable *t, uint32_t zone,
                                   uint64_t reserved)
 {
     uint64_t end = zone_table_start(t, zone) + zone_table_length(t, zone);
+    ZoneActivity activity = zone_activity(t, zone);
 
     if (bytes > end - offset) {
         return -EINVAL;
     }
-    switch (zone_table_state(t, zone)) {
-    case BLK_ZS_EMPTY:
-    case BLK_ZS_IOPEN:
-    case BLK_ZS_EOPEN:
-    case BLK_ZS_CLOSED:
-        break;
-    default:
+    /* FULL, READ-ONLY and OFFLINE zones are inactive. */
+    if (activity == ZONE_INACTIVE &&
+        zone_table_state(t, zone) != BLK_ZS_EMPTY) {
         return -EINVAL;
     }
     if (offset != reserved) {
@@ -555,7 +552,7 @@ static int check_sequential_write(const ZoneTable *t, uint32_t zone,
     if (bytes > zone_limit(t, zone) - offset) {
         return -EINVAL;
     }
-    switch (zone_activity(t, zone)) {
+    switch (activity) {
     case ZONE_INACTIVE:
         return check_limits(t, 1, 1, t->count[ZONE_IMPLICIT]);
     case ZONE_CLOSED:

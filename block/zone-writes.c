@@ -9,7 +9,13 @@
 #include "qemu/lockable.h"
 #include "block/zone-writes.h"
 
-/* The writes in flight of one zone; exists while there are any. */
+/*
+ * Queues without writes are kept for the zones that were written last, so that
+ * a write need not make one.
+ */
+#define IDLE_QUEUES_MAX 64
+
+/* The writes in flight of one zone */
 struct ZoneQueue {
     uint32_t zone;
 
@@ -27,6 +33,8 @@ struct ZoneQueue {
      * nothing moves any more, all from the first failed write on fail.
      */
     int error;
+
+    QTAILQ_ENTRY(ZoneQueue) next_idle;
 };
 
 void zone_writes_init(ZoneWrites *zw, ZoneTable *table)
@@ -38,6 +46,7 @@ void zone_writes_init(ZoneWrites *zw, ZoneTable *table)
     };
     qemu_mutex_init(&zw->lock);
     QSIMPLEQ_INIT(&zw->waiting);
+    QTAILQ_INIT(&zw->idle);
 }
 
 void zone_writes_destroy(ZoneWrites *zw)
@@ -50,19 +59,57 @@ void zone_writes_destroy(ZoneWrites *zw)
     qemu_mutex_destroy(&zw->lock);
 }
 
-static ZoneQueue *queue_find_locked(ZoneWrites *zw, uint32_t zone)
+static bool queue_is_idle(const ZoneQueue *q)
 {
-    return g_hash_table_lookup(zw->queues, GUINT_TO_POINTER(zone));
+    return QSIMPLEQ_EMPTY(&q->writes);
 }
 
-static ZoneQueue *queue_new_locked(ZoneWrites *zw, uint32_t zone)
+/* NULL if no write to @zone has been in flight lately */
+static ZoneQueue *queue_find_locked(ZoneWrites *zw, uint32_t zone)
 {
-    ZoneQueue *q = g_new0(ZoneQueue, 1);
+    if (!zw->last || zw->last->zone != zone) {
+        zw->last = g_hash_table_lookup(zw->queues, GUINT_TO_POINTER(zone));
+    }
+    return zw->last;
+}
 
-    q->zone = zone;
-    QSIMPLEQ_INIT(&q->writes);
-    g_hash_table_insert(zw->queues, GUINT_TO_POINTER(zone), q);
+/* The queue @q of @zone, or a new one if that is NULL, to append writes to */
+static ZoneQueue *queue_use_locked(ZoneWrites *zw, ZoneQueue *q, uint32_t zone)
+{
+    if (!q) {
+        q = g_new0(ZoneQueue, 1);
+        q->zone = zone;
+        QSIMPLEQ_INIT(&q->writes);
+        g_hash_table_insert(zw->queues, GUINT_TO_POINTER(zone), q);
+        zw->nr_busy++;
+        zw->last = q;
+    } else if (queue_is_idle(q)) {
+        QTAILQ_REMOVE(&zw->idle, q, next_idle);
+        zw->nr_idle--;
+        zw->nr_busy++;
+    }
     return q;
+}
+
+/* @q has no writes any more. */
+static void queue_rest_locked(ZoneWrites *zw, ZoneQueue *q)
+{
+    assert(queue_is_idle(q) && q->moving == 0);
+
+    q->error = 0;
+    QTAILQ_INSERT_TAIL(&zw->idle, q, next_idle);
+    zw->nr_busy--;
+
+    if (zw->nr_idle < IDLE_QUEUES_MAX) {
+        zw->nr_idle++;
+        return;
+    }
+    q = QTAILQ_FIRST(&zw->idle);
+    QTAILQ_REMOVE(&zw->idle, q, next_idle);
+    if (zw->last == q) {
+        zw->last = NULL;
+    }
+    g_hash_table_remove(zw->queues, GUINT_TO_POINTER(q->zone));
 }
 
 static bool is_held_locked(ZoneWrites *zw, uint32_t zone)
@@ -135,7 +182,8 @@ static int admit_locked(ZoneWrites *zw, ZoneWrite *w)
     if (w->offset < geo->disk_size) {
         zone = zone_table_index(zw->table, w->offset);
         q = queue_find_locked(zw, zone);
-        reserved = q ? q->reserved : zone_table_wp(zw->table, zone);
+        reserved = q && !queue_is_idle(q) ? q->reserved
+                                          : zone_table_wp(zw->table, zone);
     }
     if (w->append) {
         ret = zone_table_append(zw->table, w->offset, w->bytes, reserved);
@@ -147,9 +195,7 @@ static int admit_locked(ZoneWrites *zw, ZoneWrite *w)
         return ret;
     }
 
-    if (!q) {
-        q = queue_new_locked(zw, zone);
-    }
+    q = queue_use_locked(zw, q, zone);
     QSIMPLEQ_INSERT_TAIL(&q->writes, w, next);
     q->reserved = w->offset + w->bytes;
     w->queue = q;
@@ -247,8 +293,8 @@ static void fail_locked(ZoneWrites *zw, ZoneQueue *q, ZoneWriteList *popped)
     }
 }
 
-/* @zone has no writes any more.  Return the holder if that was the last. */
-static Coroutine *queue_free_locked(ZoneWrites *zw, ZoneQueue *q)
+/* Count @q, which has no writes any more, off.  Return whom that wakes. */
+static Coroutine *holder_to_wake_locked(ZoneWrites *zw, const ZoneQueue *q)
 {
     Coroutine *holder = NULL;
 
@@ -256,7 +302,6 @@ static Coroutine *queue_free_locked(ZoneWrites *zw, ZoneQueue *q)
         holder = zw->holder;
         zw->holder = NULL;
     }
-    g_hash_table_remove(zw->queues, GUINT_TO_POINTER(q->zone));
     return holder;
 }
 
@@ -282,8 +327,9 @@ int coroutine_fn zone_writes_end(ZoneWrites *zw, ZoneWrite *w, int ret)
     if (q->error && q->moving == 0) {
         fail_locked(zw, q, &popped);
     }
-    if (QSIMPLEQ_EMPTY(&q->writes)) {
-        holder = queue_free_locked(zw, q);
+    if (queue_is_idle(q)) {
+        holder = holder_to_wake_locked(zw, q);
+        queue_rest_locked(zw, q);
     }
 
     if (w->queue) {
@@ -311,7 +357,8 @@ void coroutine_fn zone_writes_hold(ZoneWrites *zw, ZoneRange range)
 
     g_hash_table_iter_init(&iter, zw->queues);
     while (g_hash_table_iter_next(&iter, NULL, &q)) {
-        zw->held_busy += is_held_locked(zw, ((ZoneQueue *)q)->zone);
+        zw->held_busy += !queue_is_idle(q) &&
+                         is_held_locked(zw, ((ZoneQueue *)q)->zone);
     }
     if (zw->held_busy) {
         zw->holder = qemu_coroutine_self();
@@ -345,8 +392,7 @@ void coroutine_fn zone_writes_release(ZoneWrites *zw)
 bool zone_writes_idle(ZoneWrites *zw)
 {
     QEMU_LOCK_GUARD(&zw->lock);
-    return g_hash_table_size(zw->queues) == 0 &&
-           QSIMPLEQ_EMPTY(&zw->waiting);
+    return zw->nr_busy == 0 && QSIMPLEQ_EMPTY(&zw->waiting);
 }
 
 void zone_writes_take_dirty(ZoneWrites *zw, GArray *snapshot)

@@ -60,12 +60,22 @@ typedef struct ZoneWrite {
 
 typedef QSIMPLEQ_HEAD(ZoneWriteList, ZoneWrite) ZoneWriteList;
 
+/* Is @w, which has begun, a write to a sequential zone? */
+static inline bool zone_write_is_sequential(const ZoneWrite *w)
+{
+    return w->queue;
+}
+
 typedef struct ZoneWrites {
     QemuMutex lock;
     ZoneTable *table;       /* not owned */
 
     /* Private, protected by lock. */
-    GHashTable *queues;     /* zone -> ZoneQueue, of zones with writes */
+    GHashTable *queues;     /* zone -> ZoneQueue */
+    ZoneQueue *last;        /* the one that was looked for last, if any */
+    uint32_t nr_busy;       /* queues with writes */
+    uint32_t nr_idle;       /* the others */
+    QTAILQ_HEAD(, ZoneQueue) idle;      /* in the order of their last writes */
     HBitmap *dirty;         /* zones whose entry must be stored */
     ZoneRange held;         /* zones that zone_writes_hold() holds, if any */
     uint32_t held_busy;     /* queues of held zones */
