@@ -354,6 +354,7 @@ open_table(BlockDriverState *bs, bool writable, Error **errp)
 
     z->disk_active = zone_table_nr_active(table);
     z->snapshot = g_array_new(false, false, sizeof(ZoneEntry));
+    seqlock_init(&z->windows_seq);
     qemu_co_mutex_init(&z->management);
     qemu_co_mutex_init(&z->table_io);
     zone_writes_init(&z->writes, table);

@@ -9,6 +9,7 @@
 
 #include "block/zone-table.h"
 #include "block/zone-writes.h"
+#include "qemu/seqlock.h"
 #include "qcow2.h"
 
 #define QCOW2_EXT_MAGIC_ZONED 0x007a6264
@@ -37,6 +38,18 @@ QEMU_BUILD_BUG_ON(offsetof(Qcow2ZonedExt, zonedmeta_offset) != 40);
 #define QCOW2_ZONE_ENTRY_SIZE 8
 
 /*
+ * A run of the virtual disk, within a zone, that is mapped to a run of the
+ * data file in clusters that may be overwritten in place.
+ */
+typedef struct Qcow2ZonedWindow {
+    aligned_int64_t offset;
+    aligned_int64_t bytes;
+    aligned_int64_t host_offset;
+} Qcow2ZonedWindow;
+
+#define QCOW2_ZONED_WINDOWS 256
+
+/*
  * The zoned part of an open image.  It exists from when the header extension
  * has been read.  The zones themselves come with @table, which is NULL while
  * the image is being created and under BDRV_O_NO_IO: then nothing but the
@@ -56,6 +69,14 @@ typedef struct Qcow2Zoned {
 
     ZoneTable *table;
     ZoneWrites writes;
+
+    /*
+     * Where the zones that are being written are mapped: a cache, in which
+     * zone n finds its place at n % QCOW2_ZONED_WINDOWS.  Changes under the
+     * lock of BDRVQcow2State, is read without.
+     */
+    QemuSeqLock windows_seq;
+    Qcow2ZonedWindow windows[QCOW2_ZONED_WINDOWS];
 
     /* One reset or finish at a time.  Taken before table_io. */
     CoMutex management;
@@ -89,12 +110,23 @@ typedef struct Qcow2Zoned {
     uint32_t disk_freed_written;
 } Qcow2Zoned;
 
-/* Are there zones to be dealt with?  False while an image is being created. */
-static inline bool qcow2_has_zones(BlockDriverState *bs)
+/* Zones that are dealt with under one hold of the lock */
+#define QCOW2_ZONED_LOCK_BATCH 1024
+
+/* NULL if the image is not zoned */
+static inline Qcow2Zoned *qcow2_zoned_of(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
 
-    return s->zoned && s->zoned->table;
+    return s->zoned;
+}
+
+/* Are there zones to be dealt with?  False while an image is being created. */
+static inline bool qcow2_has_zones(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+
+    return z && z->table;
 }
 
 /*
@@ -197,6 +229,52 @@ uint64_t qcow2_zoned_encode_open(uint64_t wp);
 uint64_t qcow2_zoned_decode(uint64_t entry, unsigned *attributes);
 
 /*
+ * qcow2-zoned-alloc.c: clusters ahead of the write pointers
+ */
+
+/*
+ * Map @offset, in a sequential zone and the range of a write that has begun,
+ * to the data file.  Returns its offset there, and in *@bytes, which it may
+ * decrease, how much can be written from there on in place; or a negative
+ * errno.  The mapping lasts until the write ends.
+ */
+int64_t coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_map(BlockDriverState *bs, int64_t offset, int64_t *bytes);
+
+/*
+ * Clusters of the zone at @offset have been zeroed or unmapped, and nothing
+ * that could map them again is under way.
+ */
+void coroutine_fn qcow2_zoned_forget_window(BlockDriverState *bs,
+                                            int64_t offset);
+
+/*
+ * qcow2-zoned-table.c: the table on disk
+ */
+
+/*
+ * Have the table, once the image file is next flushed, cover all that has been
+ * acknowledged; what it covers is durable when this returns 0.
+ */
+int coroutine_fn GRAPH_RDLOCK qcow2_zoned_store_dirty(BlockDriverState *bs);
+
+/*
+ * Finish or reset the zones of @range, which are held: first, and durably, in
+ * the table, then in memory.  On failure memory has it as before.
+ */
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_store_op(BlockDriverState *bs, BlockZoneOp op, ZoneRange range);
+
+/*
+ * All of a flush, in a coroutine or not.  -EBUSY if anything is in flight.
+ */
+int coroutine_mixed_fn GRAPH_RDLOCK
+qcow2_zoned_inactivate(BlockDriverState *bs);
+
+/* BlockDriver.bdrv_inactivate: whoever opens the image next takes it over. */
+int GRAPH_RDLOCK qcow2_zoned_hand_over(BlockDriverState *bs);
+
+/*
  * qcow2-zoned-io.c: requests
  *
  * All may be called for any image, and do what the function of the same name
@@ -260,14 +338,5 @@ qcow2_zoned_co_zone_append(BlockDriverState *bs, int64_t *offset,
  */
 int coroutine_fn GRAPH_RDLOCK
 qcow2_zoned_co_flush_to_os(BlockDriverState *bs);
-
-/*
- * All of a flush, in a coroutine or not.  -EBUSY if anything is in flight.
- */
-int coroutine_mixed_fn GRAPH_RDLOCK
-qcow2_zoned_inactivate(BlockDriverState *bs);
-
-/* BlockDriver.bdrv_inactivate: whoever opens the image next takes it over. */
-int GRAPH_RDLOCK qcow2_zoned_hand_over(BlockDriverState *bs);
 
 #endif

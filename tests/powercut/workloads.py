@@ -283,6 +283,29 @@ def unaligned(disk, rng):
             disk.reset(zone)
 
 
+@workload('clusters mapped ahead in windows',
+          Geometry(2 * MIB, 5, capacity=2 * MIB - 12 * KIB))
+def windows(disk, rng):
+    # Windows end every 1M: cross that, and stop there.
+    for _ in range(50):
+        zone = some_zone(disk, rng, few=3)
+        what = rng.random()
+        if what < 0.4:
+            disk.write(zone, length(rng, disk, zone, 44 * KIB, 8))
+        elif what < 0.5:
+            ahead = -disk.wp(zone) % MIB or MIB
+            disk.write(zone, min(ahead, disk.room(zone)))
+        elif what < 0.65:
+            disk.zeroes(zone, length(rng, disk, zone, 44 * KIB, 12),
+                        unmap=rng.random() < 0.5)
+        elif what < 0.7:
+            disk.finish(zone)
+        elif what < 0.85:
+            disk.reset(zone)
+        else:
+            disk.flush()
+
+
 @workload('explicitly open zones', Geometry(64 * KIB, 8, max_open=3,
                                             max_active=4),
           'cluster_size=4k')

@@ -1,0 +1,223 @@
+/*
+ * Zoned qcow2 images: clusters ahead of the write pointers
+ *
+ * What lies above a write pointer is never read, so it does not matter what
+ * clusters that are mapped there hold.  Hence sequential zones are mapped a
+ * window at a time: the writes that follow overwrite clusters in place, with
+ * nothing to copy, zero, allocate or wait for.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "block/block-io.h"
+#include "block/block_int.h"
+#include "qemu/atomic.h"
+#include "qemu/host-utils.h"
+#include "qemu/lockable.h"
+#include "qemu/units.h"
+#include "qcow2.h"
+#include "qcow2-zoned.h"
+#include "trace.h"
+
+/*
+ * A window is as long as what the zone has got already: a zone that is hardly
+ * used does not take much of the file, and one that is filled seldom comes
+ * here.
+ */
+#define WINDOW_MIN (1 * MiB)
+#define WINDOW_MAX (8 * MiB)
+
+static Qcow2ZonedWindow *window_slot(Qcow2Zoned *z, int64_t offset)
+{
+    return &z->windows[zone_table_index(z->table, offset) %
+                       QCOW2_ZONED_WINDOWS];
+}
+
+/*
+ * Where @offset is in the data file, if @w has it, else -1; clamps *@bytes to
+ * what the window has of it.
+ */
+static int64_t in_window(const Qcow2ZonedWindow *w, int64_t offset,
+                         int64_t *bytes)
+{
+    int64_t in_window = offset - w->offset;
+
+    if (in_window < 0 || in_window >= w->bytes) {
+        return -1;
+    }
+    *bytes = MIN(*bytes, w->bytes - in_window);
+    return w->host_offset + in_window;
+}
+
+static int64_t find_window(Qcow2Zoned *z, int64_t offset, int64_t *bytes)
+{
+    const Qcow2ZonedWindow *slot = window_slot(z, offset);
+    Qcow2ZonedWindow w;
+    unsigned int start;
+
+    do {
+        start = seqlock_read_begin(&z->windows_seq);
+        w.offset = qatomic_read_i64(&slot->offset);
+        w.bytes = qatomic_read_i64(&slot->bytes);
+        w.host_offset = qatomic_read_i64(&slot->host_offset);
+    } while (seqlock_read_retry(&z->windows_seq, start));
+
+    return in_window(&w, offset, bytes);
+}
+
+/* s->lock is held. */
+static void set_window(Qcow2Zoned *z, const Qcow2ZonedWindow *w)
+{
+    Qcow2ZonedWindow *slot = window_slot(z, w->offset);
+
+    seqlock_write_begin(&z->windows_seq);
+    qatomic_set_i64(&slot->offset, w->offset);
+    qatomic_set_i64(&slot->bytes, w->bytes);
+    qatomic_set_i64(&slot->host_offset, w->host_offset);
+    seqlock_write_end(&z->windows_seq);
+}
+
+void coroutine_fn qcow2_zoned_forget_window(BlockDriverState *bs,
+                                            int64_t offset)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    QEMU_LOCK_GUARD(&s->lock);
+    set_window(s->zoned, &(Qcow2ZonedWindow) { .offset = offset });
+}
+
+/*
+ * The end of the window that a write of @bytes at @offset begins, at most.
+ *
+ * Beyond the write's own clusters it stops where clusters read as zeros: a
+ * write that comes later, and is faster, may have zeroed them.
+ */
+static int64_t coroutine_fn GRAPH_RDLOCK
+window_end(BlockDriverState *bs, int64_t offset, int64_t bytes)
+{
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2Zoned *z = s->zoned;
+    uint32_t zone = zone_table_index(z->table, offset);
+    int64_t start = zone_table_start(z->table, zone);
+    int64_t limit = ROUND_UP(start + zone_table_capacity(z->table, zone),
+                             s->cluster_size);
+    int64_t own_end = ROUND_UP(offset + bytes, s->cluster_size);
+    int64_t size = MAX(WINDOW_MIN, pow2floor(offset - start + 1));
+    int64_t end = ROUND_UP(offset + MIN(WINDOW_MAX, size), s->cluster_size);
+    QCow2SubclusterType type;
+    uint64_t host_offset;
+    unsigned int ahead;
+
+    end = MIN(end, limit);
+    if (end <= own_end) {
+        return own_end;
+    }
+    ahead = end - own_end;
+    if (qcow2_get_host_offset(bs, own_end, &ahead, &host_offset, &type) < 0) {
+        return own_end;
+    }
+    switch (type) {
+    case QCOW2_SUBCLUSTER_NORMAL:
+    case QCOW2_SUBCLUSTER_UNALLOCATED_PLAIN:
+    case QCOW2_SUBCLUSTER_UNALLOCATED_ALLOC:
+        return own_end + ROUND_DOWN(ahead, s->cluster_size);
+    default:
+        return own_end;
+    }
+}
+
+/*
+ * Extend the image file to @end.  A check takes a cluster beyond its end for a
+ * corruption.  No power cut can bring that about: whatever links clusters has
+ * the L2 cache flush the file first, for the sake of the refcounts if nothing
+ * else.
+ */
+static int coroutine_fn GRAPH_RDLOCK
+extend_file(BlockDriverState *bs, int64_t end)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int64_t length = bdrv_co_getlength(bs->file->bs);
+    int64_t block = MIN(MAX(BDRV_SECTOR_SIZE,
+                            bs->file->bs->bl.request_alignment),
+                        s->cluster_size);
+    g_autofree uint8_t *zeroes = NULL;
+
+    if (length < 0) {
+        return length;
+    }
+    if (end > length) {
+        zeroes = g_malloc0(block);
+        return bdrv_co_pwrite(bs->file, end - block, block, zeroes, 0);
+    }
+    return 0;
+}
+
+/*
+ * Map clusters for a write of @bytes at @offset, and more, to @w.  s->lock is
+ * held.
+ */
+static int coroutine_fn GRAPH_RDLOCK
+map_window(BlockDriverState *bs, int64_t offset, int64_t bytes,
+           Qcow2ZonedWindow *w)
+{
+    BDRVQcow2State *s = bs->opaque;
+    QCowL2Meta *l2meta = NULL;
+    uint64_t host_offset;
+    unsigned int mapped;
+    int ret;
+
+    mapped = MIN(window_end(bs, offset, bytes) - offset, INT_MAX);
+    ret = qcow2_alloc_host_offset(bs, offset, &mapped, &host_offset, &l2meta);
+    if (ret < 0) {
+        goto out;
+    }
+    ret = qcow2_pre_write_overlap_check(bs, 0, host_offset, mapped, true);
+    if (ret < 0) {
+        goto out;
+    }
+    if (l2meta && !has_data_file(bs)) {
+        ret = extend_file(bs, ROUND_UP(host_offset + mapped, s->cluster_size));
+        if (ret < 0) {
+            goto out;
+        }
+    }
+    ret = qcow2_handle_l2meta(bs, &l2meta, true);
+    if (ret < 0) {
+        goto out;
+    }
+    *w = (Qcow2ZonedWindow) {
+        .offset = offset,
+        .bytes = mapped,
+        .host_offset = host_offset,
+    };
+    set_window(s->zoned, w);
+    trace_qcow2_zoned_map(bs, offset, mapped, host_offset);
+
+out:
+    qcow2_handle_l2meta(bs, &l2meta, false);
+    return ret;
+}
+
+int64_t coroutine_fn qcow2_zoned_map(BlockDriverState *bs, int64_t offset,
+                                     int64_t *bytes)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int64_t host_offset = find_window(s->zoned, offset, bytes);
+    Qcow2ZonedWindow w;
+    int ret;
+
+    if (host_offset >= 0) {
+        return host_offset;
+    }
+
+    QEMU_LOCK_GUARD(&s->lock);
+
+    /* Another write of the zone may have mapped it meanwhile. */
+    host_offset = find_window(s->zoned, offset, bytes);
+    if (host_offset >= 0) {
+        return host_offset;
+    }
+    ret = map_window(bs, offset, *bytes, &w);
+    return ret < 0 ? ret : in_window(&w, offset, bytes);
+}

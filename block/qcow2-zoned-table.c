@@ -1,0 +1,450 @@
+/*
+ * Zoned qcow2 images: the table of write pointers on disk
+ *
+ * Keeps it in step with the zones in memory, in an order of writes that no
+ * power cut can turn against the data.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "block/block-io.h"
+#include "block/block_int.h"
+#include "qemu/error-report.h"
+#include "qemu/lockable.h"
+#include "qcow2.h"
+#include "qcow2-zoned.h"
+
+/*
+ * All of this runs with table_io held, or with nothing in flight.
+ *
+ * The table cache holds blocks of the table as the disk has, or is to have,
+ * them.  What is in it is durable below its write pointers, so it does not
+ * matter when a block is written; and what a failed write left in it, a later
+ * one may complete.
+ */
+
+typedef enum StagedEntries {
+    STAGE_LEAVING,      /* those that stop being active */
+    STAGE_ALL,
+} StagedEntries;
+
+/* Get the block with the entry of @zone; qcow2_cache_put() must follow. */
+static int coroutine_mixed_fn GRAPH_RDLOCK
+get_block(BlockDriverState *bs, uint32_t zone, uint64_t **block,
+          uint64_t **entry)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    uint64_t pos = (uint64_t)zone * QCOW2_ZONE_ENTRY_SIZE;
+    uint64_t in_block = pos & (z->block_size - 1);
+    int ret = qcow2_cache_get(bs, z->cache, z->table_offset + pos - in_block,
+                              (void **)block);
+
+    if (ret >= 0) {
+        *entry = *block + in_block / QCOW2_ZONE_ENTRY_SIZE;
+    }
+    return ret;
+}
+
+static bool is_active(Qcow2Zoned *z, uint32_t zone, uint64_t entry)
+{
+    unsigned attributes;
+    uint64_t wp = qcow2_zoned_decode(entry, &attributes);
+
+    return zone_table_entry_is_active(z->table, zone, wp, attributes);
+}
+
+/*
+ * Stage @new_entry as the entry of @zone.  Whoever calls this has made durable
+ * what lies below its write pointer.
+ */
+static int coroutine_mixed_fn GRAPH_RDLOCK
+stage_entry(BlockDriverState *bs, uint32_t zone, uint64_t new_entry,
+            StagedEntries which)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    uint64_t *block, *entry;
+    bool was_active, becomes_active;
+    int ret;
+
+    ret = get_block(bs, zone, &block, &entry);
+    if (ret < 0) {
+        return ret;
+    }
+    was_active = is_active(z, zone, *entry);
+    becomes_active = is_active(z, zone, new_entry);
+    if (*entry != new_entry &&
+        (which == STAGE_ALL || (was_active && !becomes_active))) {
+        *entry = new_entry;
+        qcow2_cache_entry_mark_dirty(z->cache, block);
+        z->disk_active += !was_active && becomes_active;
+        z->disk_freed_staged += was_active && !becomes_active;
+    }
+    qcow2_cache_put(z->cache, (void **)&block);
+    return 0;
+}
+
+/* Write what is staged.  Durable after the next flush_image_file(). */
+static int coroutine_mixed_fn GRAPH_RDLOCK write_staged(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    int ret = qcow2_cache_write(bs, z->cache);
+
+    if (ret >= 0) {
+        z->disk_freed_written += z->disk_freed_staged;
+        z->disk_freed_staged = 0;
+    }
+    return ret;
+}
+
+static int coroutine_mixed_fn GRAPH_RDLOCK
+flush_image_file(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    int ret = bdrv_flush(bs->file->bs);
+
+    if (ret >= 0) {
+        z->disk_active -= z->disk_freed_written;
+        z->disk_freed_written = 0;
+    }
+    return ret;
+}
+
+/* Everything written so far, data and metadata, becomes durable. */
+static int coroutine_mixed_fn GRAPH_RDLOCK make_durable(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int ret;
+
+    if (has_data_file(bs)) {
+        ret = bdrv_flush(s->data_file->bs);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return flush_image_file(bs);
+}
+
+static int coroutine_mixed_fn GRAPH_RDLOCK
+stage_snapshot(BlockDriverState *bs, StagedEntries which)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+
+    for (guint i = 0; i < z->snapshot->len; i++) {
+        ZoneEntry *e = &g_array_index(z->snapshot, ZoneEntry, i);
+        int ret = stage_entry(bs, e->zone,
+                              qcow2_zoned_encode(e->wp, e->attributes), which);
+
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+/* How many zones of the snapshot are active, and not so in the table? */
+static int64_t coroutine_mixed_fn GRAPH_RDLOCK
+count_entering(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    int64_t entering = 0;
+
+    for (guint i = 0; i < z->snapshot->len; i++) {
+        ZoneEntry *e = &g_array_index(z->snapshot, ZoneEntry, i);
+        uint64_t *block, *entry;
+        int ret;
+
+        if (!zone_table_entry_is_active(z->table, e->zone, e->wp,
+                                        e->attributes)) {
+            continue;
+        }
+        ret = get_block(bs, e->zone, &block, &entry);
+        if (ret < 0) {
+            return ret;
+        }
+        entering += !is_active(z, e->zone, *entry);
+        qcow2_cache_put(z->cache, (void **)&block);
+    }
+    return entering;
+}
+
+/*
+ * Write the table blocks that the snapshot changes, once what lies below its
+ * write pointers is durable.
+ *
+ * If the snapshot has zones that take over active slots of others, these must
+ * be free on disk first: no power cut may leave more active zones than the
+ * limit allows, since Linux would refuse the disk.
+ */
+static int coroutine_mixed_fn GRAPH_RDLOCK store_snapshot(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    int ret;
+
+    ret = make_durable(bs);
+    if (ret < 0) {
+        return ret;
+    }
+
+    if (z->geo.max_active) {
+        int64_t entering = count_entering(bs);
+
+        if (entering < 0) {
+            return entering;
+        }
+        if (entering && z->disk_active + entering > z->geo.max_active) {
+            ret = stage_snapshot(bs, STAGE_LEAVING);
+            if (ret >= 0) {
+                ret = write_staged(bs);
+            }
+            if (ret >= 0) {
+                ret = flush_image_file(bs);
+            }
+            if (ret < 0) {
+                return ret;
+            }
+        }
+    }
+
+    ret = stage_snapshot(bs, STAGE_ALL);
+    if (ret < 0) {
+        return ret;
+    }
+    return write_staged(bs);
+}
+
+/* The entries of the snapshot could not be stored: next time. */
+static void give_back_snapshot(Qcow2Zoned *z)
+{
+    for (guint i = 0; i < z->snapshot->len; i++) {
+        zone_writes_set_dirty(&z->writes,
+                              g_array_index(z->snapshot, ZoneEntry, i).zone);
+    }
+}
+
+/* Have the table, when it is next durable, say what memory says now. */
+static int coroutine_fn GRAPH_RDLOCK store_dirty_zones(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2Zoned *z = s->zoned;
+    int ret;
+
+    /* First, so that the barrier covers all that it has. */
+    zone_writes_take_dirty(&z->writes, z->snapshot);
+
+    qemu_co_mutex_lock(&s->lock);
+    ret = qcow2_write_caches(bs);
+    qemu_co_mutex_unlock(&s->lock);
+
+    if (ret >= 0 && z->snapshot->len) {
+        ret = store_snapshot(bs);
+    }
+    if (ret < 0) {
+        give_back_snapshot(z);
+    } else {
+        z->table_is_off = false;
+    }
+    return ret;
+}
+
+int coroutine_fn qcow2_zoned_store_dirty(BlockDriverState *bs)
+{
+    QEMU_LOCK_GUARD(&qcow2_zoned_of(bs)->table_io);
+    return store_dirty_zones(bs);
+}
+
+/* Stage the entries that finish or reset of @range brings about. */
+static int coroutine_fn GRAPH_RDLOCK
+stage_range(BlockDriverState *bs, BlockZoneOp op, ZoneRange range)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+
+    for (uint32_t i = 0; i < range.count; i++) {
+        uint32_t zone = range.first + i;
+        uint64_t wp = zone_table_start(z->table, zone);
+        unsigned attributes = 0;
+        int ret;
+
+        if (op == BLK_ZO_FINISH) {
+            uint64_t *block, *entry;
+
+            /*
+             * The write pointer that is durable.  If the zone has a higher
+             * one, it stays dirty, and the next flush stores that.  This is
+             * so for a zone that writes have filled since the last one, too.
+             */
+            ret = get_block(bs, zone, &block, &entry);
+            if (ret < 0) {
+                return ret;
+            }
+            wp = qcow2_zoned_decode(*entry, &attributes);
+            qcow2_cache_put(z->cache, (void **)&block);
+            if (zone_table_entry_is_full(z->table, zone, wp, attributes)) {
+                continue;
+            }
+            attributes = ZONE_FINISHED;
+        } else if (!zone_table_affects(z->table, op, zone)) {
+            continue;
+        }
+        ret = stage_entry(bs, zone, qcow2_zoned_encode(wp, attributes),
+                          STAGE_ALL);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+/*
+ * The finish or reset of @range failed half way.  Memory has it right, but
+ * the table, staged or on disk, may have either.
+ */
+static void give_back_range(Qcow2Zoned *z, BlockZoneOp op, ZoneRange range)
+{
+    for (uint32_t i = 0; i < range.count; i++) {
+        if (zone_table_affects(z->table, op, range.first + i)) {
+            zone_writes_set_dirty(&z->writes, range.first + i);
+        }
+    }
+    z->table_is_off = true;
+}
+
+/* The zones are held, so the lock need not be for all of them at once. */
+static void apply_range(Qcow2Zoned *z, BlockZoneOp op, ZoneRange range)
+{
+    uint32_t done;
+
+    for (done = 0; done < range.count; done += QCOW2_ZONED_LOCK_BATCH) {
+        ZoneRange batch = {
+            .first = range.first + done,
+            .count = MIN(QCOW2_ZONED_LOCK_BATCH, range.count - done),
+        };
+
+        QEMU_LOCK_GUARD(&z->writes.lock);
+        zone_table_apply(z->table, op, batch);
+    }
+}
+
+int coroutine_fn qcow2_zoned_store_op(BlockDriverState *bs, BlockZoneOp op,
+                                      ZoneRange range)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    int ret;
+
+    QEMU_LOCK_GUARD(&z->table_io);
+
+    if (z->table_is_off) {
+        ret = store_dirty_zones(bs);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+
+    ret = stage_range(bs, op, range);
+    if (ret >= 0) {
+        ret = write_staged(bs);
+    }
+    if (ret >= 0) {
+        ret = flush_image_file(bs);
+    }
+    if (ret < 0) {
+        give_back_range(z, op, range);
+        return ret;
+    }
+
+    /*
+     * Before table_io is dropped: a flush must not see, and store, the write
+     * pointers from before a reset.
+     */
+    apply_range(z, op, range);
+    if (op != BLK_ZO_FINISH) {
+        zone_writes_set_clean(&z->writes, range);
+    }
+    return 0;
+}
+
+/*
+ * Once all write pointers are stored, store which zones are explicitly open.
+ * The snapshot gets them, too, so that this can be taken back.
+ */
+static int coroutine_mixed_fn GRAPH_RDLOCK
+store_explicitly_open(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    uint32_t left = zone_table_nr_open(z->table);
+    int ret;
+
+    for (uint32_t zone = 0; left && zone < z->geo.nr_zones; zone++) {
+        BlockZoneState state = zone_table_state(z->table, zone);
+
+        left -= state == BLK_ZS_IOPEN || state == BLK_ZS_EOPEN;
+        if (state == BLK_ZS_EOPEN) {
+            ZoneEntry e = {
+                .zone = zone,
+                .wp = zone_table_wp(z->table, zone),
+            };
+
+            g_array_append_val(z->snapshot, e);
+            ret = stage_entry(bs, zone, qcow2_zoned_encode_open(e.wp),
+                              STAGE_ALL);
+            if (ret < 0) {
+                return ret;
+            }
+        }
+    }
+    return write_staged(bs);
+}
+
+int coroutine_mixed_fn qcow2_zoned_inactivate(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    int ret;
+
+    if (!qcow2_has_zones(bs)) {
+        return 0;
+    }
+    if (qatomic_read(&bs->in_flight)) {
+        /* Asked for by a monitor command, without draining first */
+        return -EBUSY;
+    }
+
+    zone_writes_take_dirty(&z->writes, z->snapshot);
+    if (!z->snapshot->len && !z->handing_over) {
+        return 0;
+    }
+    ret = qcow2_write_caches(bs);
+    if (ret >= 0) {
+        ret = store_snapshot(bs);
+    }
+    if (ret >= 0 && z->handing_over) {
+        ret = store_explicitly_open(bs);
+    }
+    if (ret >= 0) {
+        ret = flush_image_file(bs);
+    }
+    if (ret < 0) {
+        error_report("Failed to store the write pointers of the zones: %s",
+                     strerror(-ret));
+    }
+    return ret;
+}
+
+int qcow2_zoned_hand_over(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    int ret;
+
+    if (z) {
+        z->handing_over = bdrv_is_writable(bs);
+    }
+    ret = qcow2_inactivate(bs);
+    if (z) {
+        z->handing_over = false;
+    }
+    if (qcow2_has_zones(bs) && ret < 0) {
+        /* The image stays here: the next flush stores what it would have. */
+        give_back_snapshot(z);
+    }
+    return ret;
+}
+
