@@ -10,18 +10,20 @@
 #include "qemu/osdep.h"
 #include "block/block-io.h"
 #include "block/block_int.h"
+#include "qemu/bitmap.h"
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
+#include "qemu/memalign.h"
 #include "qcow2.h"
 #include "qcow2-zoned.h"
 
 /*
  * All of this runs with table_io held, or with nothing in flight.
  *
- * The table cache holds blocks of the table as the disk has, or is to have,
- * them.  What is in it is durable below its write pointers, so it does not
- * matter when a block is written; and what a failed write left in it, a later
- * one may complete.
+ * Chunks of the table are staged in memory as the disk has, or is to have,
+ * them.  What is in them is durable below its write pointers, so it does not
+ * matter when a block is written; and what a failed write left in one, a later
+ * write may complete.
  */
 
 typedef enum StagedEntries {
@@ -29,19 +31,90 @@ typedef enum StagedEntries {
     STAGE_ALL,
 } StagedEntries;
 
-/* Get the block with the entry of @zone; qcow2_cache_put() must follow. */
+/* Write the blocks of @chunk that have changed, in as few pieces as can be. */
 static int coroutine_mixed_fn GRAPH_RDLOCK
-get_block(BlockDriverState *bs, uint32_t zone, uint64_t **block,
-          uint64_t **entry)
+write_chunk(BlockDriverState *bs, Qcow2ZonedChunk *chunk)
 {
     Qcow2Zoned *z = qcow2_zoned_of(bs);
-    uint64_t pos = (uint64_t)zone * QCOW2_ZONE_ENTRY_SIZE;
-    uint64_t in_block = pos & (z->block_size - 1);
-    int ret = qcow2_cache_get(bs, z->cache, z->table_offset + pos - in_block,
-                              (void **)block);
+    uint64_t chunk_offset = z->table_offset +
+                            (uint64_t)chunk->number * QCOW2_ZONED_CHUNK_SIZE;
+    long first, end = 0;
+
+    while ((first = find_next_bit(chunk->dirty, QCOW2_ZONED_CHUNK_BLOCKS,
+                                  end)) < QCOW2_ZONED_CHUNK_BLOCKS) {
+        uint64_t pos = first * z->block_size;
+        int ret;
+
+        end = find_next_zero_bit(chunk->dirty, QCOW2_ZONED_CHUNK_BLOCKS,
+                                 first);
+        ret = bdrv_pwrite(bs->file, chunk_offset + pos,
+                          (end - first) * z->block_size,
+                          (uint8_t *)chunk->entries + pos, 0);
+        if (ret < 0) {
+            return ret;
+        }
+        bitmap_clear(chunk->dirty, first, end - first);
+    }
+    return 0;
+}
+
+static int coroutine_mixed_fn GRAPH_RDLOCK
+load_chunk(BlockDriverState *bs, uint32_t number, Qcow2ZonedChunk *chunk)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    uint64_t pos = (uint64_t)number * QCOW2_ZONED_CHUNK_SIZE;
+    uint64_t bytes = MIN(QCOW2_ZONED_CHUNK_SIZE, z->table_size - pos);
+    int ret;
+
+    if (chunk->entries) {
+        ret = write_chunk(bs, chunk);
+        if (ret < 0) {
+            return ret;
+        }
+        qemu_vfree(chunk->entries);
+    }
+    chunk->entries = qemu_try_blockalign(bs->file->bs, bytes);
+    if (!chunk->entries) {
+        return -ENOMEM;
+    }
+    chunk->number = number;
+    ret = bdrv_pread(bs->file, z->table_offset + pos, bytes, chunk->entries,
+                     0);
+    if (ret < 0) {
+        qemu_vfree(chunk->entries);
+        chunk->entries = NULL;
+    }
+    return ret;
+}
+
+/*
+ * Get the chunk with the entry of @zone, and the index of that in it.  It is
+ * there until another chunk is asked for.
+ */
+static int coroutine_mixed_fn GRAPH_RDLOCK
+get_chunk(BlockDriverState *bs, uint32_t zone, Qcow2ZonedChunk **chunk,
+          uint32_t *index)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    uint32_t number = zone / QCOW2_ZONED_CHUNK_ENTRIES;
+
+    *chunk = &z->chunks[number % QCOW2_ZONED_CHUNKS];
+    *index = zone % QCOW2_ZONED_CHUNK_ENTRIES;
+    if ((*chunk)->entries && (*chunk)->number == number) {
+        return 0;
+    }
+    return load_chunk(bs, number, *chunk);
+}
+
+static int coroutine_mixed_fn GRAPH_RDLOCK
+get_entry(BlockDriverState *bs, uint32_t zone, uint64_t *entry)
+{
+    Qcow2ZonedChunk *chunk;
+    uint32_t index;
+    int ret = get_chunk(bs, zone, &chunk, &index);
 
     if (ret >= 0) {
-        *entry = *block + in_block / QCOW2_ZONE_ENTRY_SIZE;
+        *entry = chunk->entries[index];
     }
     return ret;
 }
@@ -63,24 +136,24 @@ stage_entry(BlockDriverState *bs, uint32_t zone, uint64_t new_entry,
             StagedEntries which)
 {
     Qcow2Zoned *z = qcow2_zoned_of(bs);
-    uint64_t *block, *entry;
     bool was_active, becomes_active;
+    Qcow2ZonedChunk *chunk;
+    uint32_t index;
     int ret;
 
-    ret = get_block(bs, zone, &block, &entry);
+    ret = get_chunk(bs, zone, &chunk, &index);
     if (ret < 0) {
         return ret;
     }
-    was_active = is_active(z, zone, *entry);
+    was_active = is_active(z, zone, chunk->entries[index]);
     becomes_active = is_active(z, zone, new_entry);
-    if (*entry != new_entry &&
+    if (chunk->entries[index] != new_entry &&
         (which == STAGE_ALL || (was_active && !becomes_active))) {
-        *entry = new_entry;
-        qcow2_cache_entry_mark_dirty(z->cache, block);
+        chunk->entries[index] = new_entry;
+        set_bit(index * QCOW2_ZONE_ENTRY_SIZE / z->block_size, chunk->dirty);
         z->disk_active += !was_active && becomes_active;
         z->disk_freed_staged += was_active && !becomes_active;
     }
-    qcow2_cache_put(z->cache, (void **)&block);
     return 0;
 }
 
@@ -88,13 +161,17 @@ stage_entry(BlockDriverState *bs, uint32_t zone, uint64_t new_entry,
 static int coroutine_mixed_fn GRAPH_RDLOCK write_staged(BlockDriverState *bs)
 {
     Qcow2Zoned *z = qcow2_zoned_of(bs);
-    int ret = qcow2_cache_write(bs, z->cache);
 
-    if (ret >= 0) {
-        z->disk_freed_written += z->disk_freed_staged;
-        z->disk_freed_staged = 0;
+    for (int i = 0; i < QCOW2_ZONED_CHUNKS; i++) {
+        int ret = write_chunk(bs, &z->chunks[i]);
+
+        if (ret < 0) {
+            return ret;
+        }
     }
-    return ret;
+    z->disk_freed_written += z->disk_freed_staged;
+    z->disk_freed_staged = 0;
+    return 0;
 }
 
 static int coroutine_mixed_fn GRAPH_RDLOCK
@@ -151,19 +228,18 @@ count_entering(BlockDriverState *bs)
 
     for (guint i = 0; i < z->snapshot->len; i++) {
         ZoneEntry *e = &g_array_index(z->snapshot, ZoneEntry, i);
-        uint64_t *block, *entry;
+        uint64_t entry;
         int ret;
 
         if (!zone_table_entry_is_active(z->table, e->zone, e->wp,
                                         e->attributes)) {
             continue;
         }
-        ret = get_block(bs, e->zone, &block, &entry);
+        ret = get_entry(bs, e->zone, &entry);
         if (ret < 0) {
             return ret;
         }
-        entering += !is_active(z, e->zone, *entry);
-        qcow2_cache_put(z->cache, (void **)&block);
+        entering += !is_active(z, e->zone, entry);
     }
     return entering;
 }
@@ -266,19 +342,18 @@ stage_range(BlockDriverState *bs, BlockZoneOp op, ZoneRange range)
         int ret;
 
         if (op == BLK_ZO_FINISH) {
-            uint64_t *block, *entry;
+            uint64_t entry;
 
             /*
              * The write pointer that is durable.  If the zone has a higher
              * one, it stays dirty, and the next flush stores that.  This is
              * so for a zone that writes have filled since the last one, too.
              */
-            ret = get_block(bs, zone, &block, &entry);
+            ret = get_entry(bs, zone, &entry);
             if (ret < 0) {
                 return ret;
             }
-            wp = qcow2_zoned_decode(*entry, &attributes);
-            qcow2_cache_put(z->cache, (void **)&block);
+            wp = qcow2_zoned_decode(entry, &attributes);
             if (zone_table_entry_is_full(z->table, zone, wp, attributes)) {
                 continue;
             }

@@ -19,6 +19,7 @@
 #include "qemu/error-report.h"
 #include "qemu/option.h"
 #include "qemu/range.h"
+#include "qemu/memalign.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
 #include "qcow2.h"
@@ -29,11 +30,8 @@
 #define DEFAULT_ZONE_SIZE       (256 * MiB)
 #define DEFAULT_MAX_APPEND      (1 * MiB)
 
-/* Entries are read and written this many bytes at a time. */
+/* Entries are loaded and created this many bytes at a time. */
 #define TABLE_CHUNK             (1 * MiB)
-
-/* Blocks of the table that are kept for staging; of at least 512 bytes */
-#define TABLE_CACHE_BLOCKS      64
 
 #define MAX_BAD_REPORTED        16
 
@@ -342,15 +340,10 @@ open_table(BlockDriverState *bs, bool writable, Error **errp)
     }
 
     /* As small as the file can write without reading first */
-    z->block_size = MIN(MAX(BDRV_SECTOR_SIZE,
-                            bs->file->bs->bl.request_alignment),
-                        s->cluster_size);
-    z->cache = qcow2_cache_create(bs, TABLE_CACHE_BLOCKS, z->block_size);
-    if (!z->cache) {
-        error_setg(errp, "Could not allocate the zone table cache");
-        ret = -ENOMEM;
-        goto fail;
-    }
+    z->block_size = MAX(BDRV_SECTOR_SIZE, bs->file->bs->bl.request_alignment);
+    z->block_size = MIN(z->block_size, MIN(s->cluster_size,
+                                           QCOW2_ZONED_CHUNK_SIZE));
+    z->table_size = ROUND_UP(table_bytes(&z->geo), s->cluster_size);
 
     z->disk_active = zone_table_nr_active(table);
     z->snapshot = g_array_new(false, false, sizeof(ZoneEntry));
@@ -434,7 +427,9 @@ void qcow2_zoned_close(BlockDriverState *bs)
     if (z->table) {
         zone_writes_destroy(&z->writes);
         zone_table_free(z->table);
-        qcow2_cache_destroy(z->cache);
+        for (int i = 0; i < QCOW2_ZONED_CHUNKS; i++) {
+            qemu_vfree(z->chunks[i].entries);
+        }
         g_array_free(z->snapshot, true);
     }
     if (z->handed_over_open) {

@@ -9,6 +9,7 @@
 
 #include "block/zone-table.h"
 #include "block/zone-writes.h"
+#include "qemu/bitmap.h"
 #include "qemu/seqlock.h"
 #include "qcow2.h"
 
@@ -48,6 +49,22 @@ typedef struct Qcow2ZonedWindow {
 } Qcow2ZonedWindow;
 
 #define QCOW2_ZONED_WINDOWS 256
+
+/*
+ * A chunk of the table on disk, big-endian, as it is there or is to be.  Chunk
+ * n finds its place at n % QCOW2_ZONED_CHUNKS of an array.
+ */
+#define QCOW2_ZONED_CHUNKS 8
+#define QCOW2_ZONED_CHUNK_SIZE 65536
+#define QCOW2_ZONED_CHUNK_ENTRIES \
+    (QCOW2_ZONED_CHUNK_SIZE / QCOW2_ZONE_ENTRY_SIZE)
+#define QCOW2_ZONED_CHUNK_BLOCKS (QCOW2_ZONED_CHUNK_SIZE / BDRV_SECTOR_SIZE)
+
+typedef struct Qcow2ZonedChunk {
+    uint64_t *entries;          /* NULL if there is none */
+    uint32_t number;
+    DECLARE_BITMAP(dirty, QCOW2_ZONED_CHUNK_BLOCKS);    /* to be written */
+} Qcow2ZonedChunk;
 
 /*
  * The zoned part of an open image.  It exists from when the header extension
@@ -90,8 +107,9 @@ typedef struct Qcow2Zoned {
     CoMutex table_io;
 
     /* Protected by table_io: */
-    Qcow2Cache *cache;          /* stages the blocks of the table */
-    uint32_t block_size;        /* of the cache, in bytes, a power of two */
+    uint64_t table_size;        /* in the image file, in bytes */
+    uint32_t block_size;        /* of writes to it, in bytes, a power of two */
+    Qcow2ZonedChunk chunks[QCOW2_ZONED_CHUNKS];
     GArray *snapshot;           /* of ZoneEntry */
 
     /*
