@@ -13,6 +13,7 @@
 #include "block/block-io.h"
 #include "block/block_int.h"
 #include "qemu/atomic.h"
+#include "qemu/hbitmap.h"
 #include "qemu/host-utils.h"
 #include "qemu/lockable.h"
 #include "qemu/units.h"
@@ -220,4 +221,164 @@ int64_t coroutine_fn qcow2_zoned_map(BlockDriverState *bs, int64_t offset,
     }
     ret = map_window(bs, offset, *bytes, &w);
     return ret < 0 ? ret : in_window(&w, offset, bytes);
+}
+
+/* --- Giving space back --- */
+
+/* Zones are held while this much is trimmed, or one of them. */
+#define TRIM_STEP (256 * MiB)
+
+/*
+ * Find in the image file what @offset is mapped to.  Clamps *@bytes to a run
+ * that is alike.  Returns whether it has clusters that nothing else uses.
+ */
+static bool coroutine_fn GRAPH_RDLOCK
+find_own_clusters(BlockDriverState *bs, int64_t offset, int64_t *bytes,
+                  uint64_t *host_offset)
+{
+    BDRVQcow2State *s = bs->opaque;
+    unsigned int run = MIN(*bytes, INT_MAX);
+    QCow2SubclusterType type;
+
+    QEMU_LOCK_GUARD(&s->lock);
+    if (qcow2_get_host_offset(bs, offset, &run, host_offset, &type) < 0) {
+        return false;
+    }
+    *bytes = run;
+    if (type != QCOW2_SUBCLUSTER_NORMAL &&
+        type != QCOW2_SUBCLUSTER_ZERO_ALLOC &&
+        type != QCOW2_SUBCLUSTER_UNALLOCATED_ALLOC) {
+        return false;
+    }
+    for (int64_t pos = 0; pos < *bytes && !has_data_file(bs);
+         pos += s->cluster_size) {
+        uint64_t refcount;
+        int ret = qcow2_get_refcount(bs, (*host_offset + pos) >>
+                                     s->cluster_bits, &refcount);
+
+        if (ret < 0 || refcount != 1) {
+            *bytes = pos ?: MIN(*bytes, s->cluster_size);
+            return pos;
+        }
+    }
+    return true;
+}
+
+/*
+ * Discard in the data file what the clusters of a range hold.  They stay
+ * mapped, so that a read that is still on its way from before a reset cannot
+ * see what is not its zone's.
+ */
+static void coroutine_fn GRAPH_RDLOCK
+discard_clusters(BlockDriverState *bs, int64_t offset, int64_t bytes)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    while (bytes > 0) {
+        uint64_t host_offset;
+        int64_t run = bytes;
+
+        if (find_own_clusters(bs, offset, &run, &host_offset)) {
+            /* That it fails only means that the host keeps the space. */
+            bdrv_co_pdiscard(s->data_file, host_offset, run);
+        }
+        offset += run;
+        bytes -= run;
+    }
+}
+
+/*
+ * Trim what of the range from @offset to @end lies above write pointers.
+ * z->management is held.
+ */
+static void coroutine_fn GRAPH_RDLOCK
+trim_step(BlockDriverState *bs, int64_t offset, int64_t end)
+{
+    BDRVQcow2State *s = bs->opaque;
+    ZoneTable *t = s->zoned->table;
+    uint32_t first = zone_table_index(t, offset);
+    uint32_t last = zone_table_index(t, end - 1);
+    ZoneRange zones = { .first = first, .count = last - first + 1 };
+
+    zone_writes_hold(&s->zoned->writes, zones);
+    for (uint32_t zone = first; zone <= last; zone++) {
+        int64_t zone_end = zone_table_start(t, zone) +
+                           zone_table_length(t, zone);
+        int64_t from = MAX(offset, ROUND_UP(zone_table_wp(t, zone),
+                                            s->cluster_size));
+        int64_t to = ROUND_DOWN(MIN(end, zone_end), s->cluster_size);
+
+        if (!(zone_table_attributes(t, zone) & ~ZONE_FINISHED) && from < to) {
+            discard_clusters(bs, from, to - from);
+        }
+    }
+    zone_writes_release(&s->zoned->writes);
+}
+
+void coroutine_fn qcow2_zoned_trim(BlockDriverState *bs, int64_t offset,
+                                   int64_t bytes)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    int64_t end = offset + bytes;
+
+    while (offset < end) {
+        int64_t step_end = MIN(end, offset + TRIM_STEP);
+
+        WITH_QEMU_LOCK_GUARD(&z->management) {
+            trim_step(bs, offset, step_end);
+        }
+        offset = step_end;
+    }
+}
+
+/* Trim some of what qcow2_zoned_trim_later() left.  Is there any more? */
+static bool coroutine_fn GRAPH_RDLOCK trim_some(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    int64_t first, count, last;
+
+    QEMU_LOCK_GUARD(&z->management);
+    if (!hbitmap_next_dirty_area(z->to_trim, 0, z->geo.nr_zones,
+                                 MAX(1, TRIM_STEP / z->geo.zone_size),
+                                 &first, &count)) {
+        z->trimming = false;
+        return false;
+    }
+    last = first + count - 1;
+    trim_step(bs, zone_table_start(z->table, first),
+              zone_table_start(z->table, last) +
+              zone_table_length(z->table, last));
+    hbitmap_reset(z->to_trim, first, count);
+    return true;
+}
+
+static void coroutine_fn trim_entry(void *opaque)
+{
+    BlockDriverState *bs = opaque;
+    bool more = true;
+
+    while (more) {
+        GRAPH_RDLOCK_GUARD();
+        more = trim_some(bs);
+    }
+    bdrv_dec_in_flight(bs);
+}
+
+void coroutine_fn qcow2_zoned_trim_later(BlockDriverState *bs, ZoneRange zones)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+
+    if (!(bs->open_flags & BDRV_O_UNMAP)) {
+        return;
+    }
+    if (!z->to_trim) {
+        z->to_trim = hbitmap_alloc(z->geo.nr_zones, 0);
+    }
+    hbitmap_set(z->to_trim, zones.first, zones.count);
+    if (!z->trimming) {
+        z->trimming = true;
+        bdrv_inc_in_flight(bs);
+        aio_co_enter(bdrv_get_aio_context(bs),
+                     qemu_coroutine_create(trim_entry, bs));
+    }
 }

@@ -315,32 +315,43 @@ int coroutine_fn qcow2_zoned_co_pwrite_zeroes(BlockDriverState *bs,
     return zone_writes_end(&z->writes, &w, host_error(ret));
 }
 
-int coroutine_fn qcow2_zoned_co_pdiscard(BlockDriverState *bs, int64_t offset,
-                                         int64_t bytes)
+static int coroutine_fn GRAPH_RDLOCK
+discard_conventional(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     Qcow2Zoned *z = qcow2_zoned_of(bs);
-    int64_t end;
     int ret;
-
-    if (!qcow2_has_zones(bs)) {
-        return qcow2_co_pdiscard(bs, offset, bytes);
-    }
-
-    /* Of a sequential zone only a reset discards data. */
-    end = (int64_t)z->geo.nr_conventional * z->geo.zone_size;
-    if (offset >= end) {
-        return 0;
-    }
-    bytes = MIN(bytes, end - offset);
 
     /* It needs what a write needs: no READ-ONLY or OFFLINE zones. */
     WITH_QEMU_LOCK_GUARD(&z->writes.lock) {
         ret = zone_table_write(z->table, offset, bytes, 0);
     }
-    if (ret < 0) {
-        return ret;
+    return ret < 0 ? ret : host_error(qcow2_co_pdiscard(bs, offset, bytes));
+}
+
+int coroutine_fn qcow2_zoned_co_pdiscard(BlockDriverState *bs, int64_t offset,
+                                         int64_t bytes)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    int64_t sequential;
+    int ret = 0;
+
+    if (!qcow2_has_zones(bs)) {
+        return qcow2_co_pdiscard(bs, offset, bytes);
     }
-    return host_error(qcow2_co_pdiscard(bs, offset, bytes));
+
+    sequential = (int64_t)z->geo.nr_conventional * z->geo.zone_size;
+    if (offset < sequential) {
+        int64_t n = MIN(bytes, sequential - offset);
+
+        ret = discard_conventional(bs, offset, n);
+        offset += n;
+        bytes -= n;
+    }
+    if (ret >= 0 && bytes > 0) {
+        /* Of a sequential zone only a reset discards data. */
+        qcow2_zoned_trim(bs, offset, bytes);
+    }
+    return ret;
 }
 
 int coroutine_fn
@@ -435,6 +446,9 @@ finish_or_reset(BlockDriverState *bs, BlockZoneOp op, ZoneRange range)
     zone_writes_hold(&z->writes, range);
     ret = host_error(qcow2_zoned_store_op(bs, op, range));
     zone_writes_release(&z->writes);
+    if (ret >= 0 && op != BLK_ZO_FINISH) {
+        qcow2_zoned_trim_later(bs, range);
+    }
     return ret;
 }
 

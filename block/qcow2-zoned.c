@@ -427,6 +427,9 @@ void qcow2_zoned_close(BlockDriverState *bs)
     if (z->table) {
         zone_writes_destroy(&z->writes);
         zone_table_free(z->table);
+        if (z->to_trim) {
+            hbitmap_free(z->to_trim);
+        }
         for (int i = 0; i < QCOW2_ZONED_CHUNKS; i++) {
             qemu_vfree(z->chunks[i].entries);
         }

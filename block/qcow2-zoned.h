@@ -95,8 +95,12 @@ typedef struct Qcow2Zoned {
     QemuSeqLock windows_seq;
     Qcow2ZonedWindow windows[QCOW2_ZONED_WINDOWS];
 
-    /* One reset or finish at a time.  Taken before table_io. */
+    /* One reset, finish or trim at a time.  Taken before table_io. */
     CoMutex management;
+
+    /* Protected by management: */
+    HBitmap *to_trim;           /* zones; NULL as long as none has been */
+    bool trimming;              /* in the background */
 
     /*
      * Serialises I/O on the table, from the snapshot of what is to be stored
@@ -265,6 +269,22 @@ qcow2_zoned_map(BlockDriverState *bs, int64_t offset, int64_t *bytes);
  */
 void coroutine_fn qcow2_zoned_forget_window(BlockDriverState *bs,
                                             int64_t offset);
+
+/*
+ * Give back to the host what the image stores of the range above write
+ * pointers, and does not need.  Sequential zones in it are held one part after
+ * the other.
+ */
+void coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_trim(BlockDriverState *bs, int64_t offset, int64_t bytes);
+
+/*
+ * The same for zones that have just been reset, if the image was opened with
+ * discard=unmap; returns at once.  Draining waits for it.  @management is
+ * held.
+ */
+void coroutine_fn qcow2_zoned_trim_later(BlockDriverState *bs,
+                                         ZoneRange zones);
 
 /*
  * qcow2-zoned-table.c: the table on disk
