@@ -582,6 +582,13 @@ bool qcow2_zoned_check_opts(QemuOpts *opts, Error **errp)
         "zone.max_open_zones",
         "zone.max_active_zones",
     };
+    const char *mode = qemu_opt_get(opts, "zone.mode");
+
+    if (mode && qapi_enum_parse(&Qcow2ZoneModel_lookup, mode, -1, NULL) < 0) {
+        error_setg(errp, "zone.mode '%s' is unknown, only '%s' is supported",
+                   mode, Qcow2ZoneModel_str(QCOW2_ZONE_MODEL_HOST_MANAGED));
+        return false;
+    }
 
     for (int i = 0; i < ARRAY_SIZE(names); i++) {
         if (qemu_opt_get_number(opts, names[i], 0) > UINT32_MAX) {
