@@ -30,6 +30,10 @@ check-qemu: all
 check-series: build/build.ninja
 	@series/check series
 
+# built with AddressSanitizer and UndefinedBehaviorSanitizer
+check-sanitizers: build/build.ninja
+	@series/check --sanitizers
+
 STATES = 20000
 SEED = 1
 powercut: all
@@ -56,7 +60,8 @@ refresh: build/build.ninja
 	@series/refresh
 
 clean:
-	rm -rf build/qemu-build build/meson-* build/build.ninja
+	rm -rf build/qemu-build build/qemu-build-sanitizers build/sanitizers \
+	    build/meson-* build/build.ninja
 
 distclean:
 	@[ ! -d build/qemu ] || series/assemble --check
@@ -69,6 +74,7 @@ help:
 	@echo 'make check              all tests; one suite: check-unit, check-iotests,'
 	@echo '                        check-powercut, check-guest-smoke, check-series'
 	@echo "make check-qemu         QEMU's own qcow2 iotests; BASE=1 builds the base to compare"
+	@echo 'make check-sanitizers   tests of a build with ASan and UBSan'
 	@echo 'make powercut           power cuts at random, STATES=N of them, SEED=S'
 	@echo 'make powercut-mutants   does the former find what is broken on purpose?'
 	@echo 'make series             the mail-ready series in build/series; NEWER=1 or NEWER=DIR:'
@@ -81,5 +87,5 @@ help:
 	@echo 'ACCEL=kvm               guests use KVM; the default is tcg, which works anywhere'
 
 .PHONY: all check check-unit check-iotests check-powercut check-guest-smoke \
-        check-qemu check-series powercut powercut-mutants series series-build \
-        demo guest refresh clean distclean help
+        check-qemu check-series check-sanitizers powercut powercut-mutants \
+        series series-build demo guest refresh clean distclean help
