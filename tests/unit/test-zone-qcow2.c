@@ -25,12 +25,17 @@
 
 static char *image;
 
-static BlockBackend *open_image(void)
+static BlockBackend *open_file(const char *name, const char *driver)
 {
     QDict *options = qdict_new();
 
-    qdict_put_str(options, "driver", "qcow2");
-    return blk_new_open(image, NULL, options, BDRV_O_RDWR, &error_abort);
+    qdict_put_str(options, "driver", driver);
+    return blk_new_open(name, NULL, options, BDRV_O_RDWR, &error_abort);
+}
+
+static BlockBackend *open_image(void)
+{
+    return open_file(image, "qcow2");
 }
 
 static BlockBackend *new_image(const char *limits)
@@ -260,6 +265,75 @@ static void test_threads_share_zones(void)
     blk_unref(blk);
 }
 
+/* One copy, without reading and writing if the nodes are able to */
+typedef struct Copy {
+    BlockBackend *from, *to;
+    int64_t from_offset, to_offset;
+    int ret;
+} Copy;
+
+static void coroutine_fn copy_entry(void *opaque)
+{
+    Copy *c = opaque;
+
+    c->ret = blk_co_copy_range(c->from, c->from_offset, c->to, c->to_offset,
+                               BLOCK, 0, 0);
+}
+
+static int copy(BlockBackend *from, int64_t from_offset, BlockBackend *to,
+                int64_t to_offset)
+{
+    Copy c = {
+        .from = from,
+        .to = to,
+        .from_offset = from_offset,
+        .to_offset = to_offset,
+        .ret = -EINPROGRESS,
+    };
+
+    qemu_coroutine_enter(qemu_coroutine_create(copy_entry, &c));
+    while (c.ret == -EINPROGRESS) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    return c.ret;
+}
+
+/*
+ * The data of a zone is not all that there is to a copy: from one, what is
+ * above the write pointer must not be seen, to one, it must move.
+ */
+static void test_copy_range(void)
+{
+    g_autofree char *name = g_strconcat(image, ".raw", NULL);
+    BlockBackend *blk = new_image("");
+    BlockBackend *raw;
+    uint64_t buf[2 * BLOCK / sizeof(uint64_t)];
+
+    fill_block(buf, 1, 0);
+    fill_block(buf + BLOCK / sizeof(uint64_t), 1, 1);
+    g_assert_true(g_file_set_contents(name, (char *)buf, 2 * BLOCK, NULL));
+    raw = open_file(name, "raw");
+    fill_block(buf, 2, 0);
+    g_assert_cmpint(blk_pwrite(blk, 0, BLOCK, buf, 0), ==, 0);
+
+    g_assert_cmpint(copy(raw, 0, raw, BLOCK), !=, -ENOTSUP);
+    g_assert_cmpint(copy(blk, 0, raw, 0), ==, -ENOTSUP);
+    g_assert_cmpint(copy(blk, ZONE_SIZE, raw, 0), ==, -ENOTSUP);
+    g_assert_cmpint(copy(raw, 0, blk, BLOCK), ==, -ENOTSUP);
+    g_assert_cmpint(copy(raw, 0, blk, ZONE_SIZE), ==, -ENOTSUP);
+    g_assert_cmpint(copy(raw, 0, blk, 0), ==, -ENOTSUP);
+
+    check_block(raw, 0, 1, 0);
+    check_block(blk, 0, 2, 0);
+    g_assert_cmpuint(describe(blk, 0).wp, ==, BLOCK);
+    g_assert_cmpuint(describe(blk, 1).wp, ==, ZONE_SIZE);
+    g_assert_cmpint(describe(blk, 1).state, ==, BLK_ZS_EMPTY);
+
+    blk_unref(raw);
+    blk_unref(blk);
+    g_unlink(name);
+}
+
 int main(int argc, char **argv)
 {
     g_autofree char *dir = NULL;
@@ -277,6 +351,8 @@ int main(int argc, char **argv)
                     test_appends_in_flight);
     g_test_add_func("/zone-qcow2/threads-share-zones-and-lose-nothing",
                     test_threads_share_zones);
+    g_test_add_func("/zone-qcow2/copying-is-left-to-reads-and-writes",
+                    test_copy_range);
     ret = g_test_run();
 
     g_unlink(image);
