@@ -2,7 +2,8 @@
  * Zoned qcow2 images: the format
  *
  * The header extension and the table of write pointers: how they are created,
- * judged, loaded and checked.  docs/interop/qcow2.txt is the specification.
+ * judged, loaded and checked.  The specification is in
+ * docs/interop/zoned-qcow2.rst.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -15,7 +15,7 @@
 
 #define QCOW2_EXT_MAGIC_ZONED 0x007a6264
 
-/* The header extension, see docs/interop/qcow2.txt.  All big-endian. */
+/* The header extension, see docs/interop/zoned-qcow2.rst.  All big-endian. */
 typedef struct QEMU_PACKED Qcow2ZonedExt {
     uint8_t zoned;
     uint8_t incompatible_features;
