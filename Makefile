@@ -42,6 +42,11 @@ powercut: all
 powercut-mutants: all
 	@tests/powercut/mutants/run --seed $(SEED)
 
+# QUICK=1 is quick, BASE=1 builds the unpatched base to compare with, CASES='...'
+# are only some of them
+bench-counts: all
+	@tests/bench/bench counts $(if $(QUICK),--quick) $(if $(BASE),--base) $(CASES)
+
 demo: all
 	@series/run guest demo
 
@@ -77,6 +82,8 @@ help:
 	@echo 'make check-sanitizers   tests of a build with ASan and UBSan'
 	@echo 'make powercut           power cuts at random, STATES=N of them, SEED=S'
 	@echo 'make powercut-mutants   does the former find what is broken on purpose?'
+	@echo 'make bench-counts       system calls, bytes, instructions of zoned images and others;'
+	@echo "                        QUICK=1, CASES='fill open', BASE=1: against QEMU's base, too"
 	@echo 'make series             the mail-ready series in build/series; NEWER=1 or NEWER=DIR:'
 	@echo '                        is tried on a newer QEMU, too'
 	@echo 'make series-build       each commit of it is built and tested'
@@ -89,3 +96,5 @@ help:
 .PHONY: all check check-unit check-iotests check-powercut check-guest-smoke \
         check-qemu check-series check-sanitizers powercut powercut-mutants \
         series series-build demo guest refresh clean distclean help
+        check-qemu check-series powercut powercut-mutants bench-counts series \
+        series-build demo guest refresh clean distclean help
