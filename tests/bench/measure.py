@@ -125,11 +125,71 @@ def count_calls(*command):
         return parse_strace(line.rstrip() for line in log)
 
 
-def count_instructions(*command, profile='/dev/null'):
+# What runs as often as threads wake each other, which is a matter of timing: the
+# event loop, the thread pool, and what these call in the libraries
+WAITING = re.compile(
+    r'(main_loop_|os_host_main_loop_|qemu_poll_ns|qemu_laio_process|ioq_submit|'
+    r'aio_(ctx|poll|compute|dispatch|pending|prepare|notify|context_notifier|'
+    r'free_deleted|bh_(poll|call|enqueue|dequeue))|fdmon_|timerlist|'
+    r'qemu_(clock|timeout|soonest_timeout|lockcnt|event|cond|sem|futex)_|'
+    r'qemu_bh_schedule|event_notifier_|notifier_list_|worker_thread|'
+    r'thread_pool_|img_bench|bench_|bql_|icount_|replay_|defer_call|'
+    r'get_ptr_defer_call|(p?poll|read|write)$|pthread_(cond|getspecific)|'
+    r'__pthread_(en|dis)able_async|__?futex|__lll_|clock_gettime|__vdso_)')
+WAITING_LIBRARY = re.compile(r'libglib|vdso|linux-vdso')
+
+
+@dataclass
+class Instructions:
+    """
+    All instructions of a run, and those of requests: without the event loop and
+    the thread pool, which loop more or less often from run to run.
+    """
+    total: int = 0
+    requests: int = 0
+
+    def __sub__(self, other):
+        return Instructions(self.total - other.total,
+                            self.requests - other.requests)
+
+
+def parse_callgrind(lines):
+    """Sum up what callgrind wrote, see its manual for the format"""
+    names = {'fn': {}, 'ob': {}}
+    current = {'fn': '', 'ob': ''}
+    result = Instructions()
+    callee = False              # does the next line cost what a call did?
+    for line in lines:
+        spec = re.match(r'(c?)(fn|ob)=\((\d+)\)(?: (.*))?$', line)
+        if spec:
+            if spec[4]:
+                names[spec[2]][spec[3]] = spec[4]
+            if not spec[1]:
+                current[spec[2]] = names[spec[2]][spec[3]]
+        elif line.startswith('calls='):
+            callee = True
+        elif callee:
+            callee = False
+        elif re.match(r'[-+*\d]\S* \d+$', line):
+            cost = int(line.split()[1])
+            result.total += cost
+            if not WAITING.match(current['fn']) and \
+                    not WAITING_LIBRARY.search(current['ob']):
+                result.requests += cost
+    return result
+
+
+def count_instructions(*command):
     """Return the instructions of all threads of a command, in user space"""
-    usage = run('valgrind', '--tool=callgrind',
-                f'--callgrind-out-file={profile}', *command)
+    with tempfile.NamedTemporaryFile('r', encoding='utf-8',
+                                     errors='replace') as profile:
+        usage = run('valgrind', '--tool=callgrind',
+                    f'--callgrind-out-file={profile.name}', *command)
+        # callgrind has replaced the file
+        with open(profile.name, encoding='utf-8', errors='replace') as lines:
+            result = parse_callgrind(line.rstrip() for line in lines)
     found = re.search(r'Collected : (\d+)', usage.output)
-    if not found:
-        raise Failed(f'callgrind has not counted:\n{usage.output}')
-    return int(found[1])
+    if not found or int(found[1]) != result.total:
+        raise Failed('the instructions of callgrind do not add up to '
+                     f'{result.total}:\n{usage.output}')
+    return result

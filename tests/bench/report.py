@@ -22,7 +22,8 @@ def cell(value):
 
 COUNTS = ('calls beyond the data', 'writes', 'fallocates', 'fdatasyncs',
           'beyond the data', 'written', 'allocated', 'system calls', 'user',
-          'system', 'instructions', 'peak RSS')
+          'system', 'instructions', 'without the event loop', 'elapsed',
+          'peak RSS')
 
 
 def counts(results, kinds):

@@ -104,6 +104,10 @@ def beyond(case, small, name, scale):
     return measured
 
 
+# All of a request's; that without the event loop does not depend on timing
+INSTRUCTIONS = ('instructions', 'without the event loop')
+
+
 def count_targets():
     """The targets that are counted"""
     yield Target('20,000 x 4k first fill: writes and fallocates beyond the '
@@ -111,9 +115,10 @@ def count_targets():
                  figure('fill 4k', 'calls beyond the data'))
     for size, bound in (('4k', 0.95), ('64k', 0.80)):
         for depth in (1, 32):
-            yield Target(f'first fill {size}, depth {depth}: instructions per '
-                         'request, zoned/plain', True, bound, '',
-                         ratio(f'fill {size} d{depth}', 'instructions'))
+            for name in INSTRUCTIONS:
+                yield Target(f'first fill {size}, depth {depth}: {name}, '
+                             'zoned/plain', True, bound, '',
+                             ratio(f'fill {size} d{depth}', name))
     for size, megabytes in (('4k', 1.5), ('64k', 6)):
         case = f'write+flush {size}'
         yield Target(f'1,000 x ({size} write + flush): fdatasyncs', True,
@@ -130,8 +135,9 @@ def count_targets():
                      figure(case, 'fdatasyncs'))
         yield Target(f'{name}: bytes written', True, 8192, '',
                      figure(case, 'written'))
-        yield Target(f'{name}: instructions, against such with less data',
-                     True, 1.05, '', relative(case, small, 'instructions'))
+        yield Target(f'{name}: instructions without the event loop, against '
+                     'such with less data', True, 1.2, '',
+                     relative(case, small, 'without the event loop'))
     for zones, milliseconds, megabytes in (('1M', 10, 16), ('8M', 80, 130)):
         args = f'open {zones} zones', 'open 1k zones'
         yield Target(f'open and report of one zone, {zones} zones: time beyond '
@@ -142,7 +148,8 @@ def count_targets():
                      beyond(*args, 'peak RSS', 1e6))
     for name in ('fill', 'overwrite'):
         for size in ('4k', '64k'):
-            yield Target(f'plain qcow2, {name} {size}: instructions per '
-                         'request, against the unpatched base', True, 1.005,
-                         '', ratio(f'base {name} {size}', 'instructions',
-                                   'plain', 'base'))
+            yield Target(f'plain qcow2, {name} {size}: instructions without '
+                         'the event loop, against the unpatched base', True,
+                         1.005, '', ratio(f'base {name} {size}',
+                                          'without the event loop', 'plain',
+                                          'base'))
