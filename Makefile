@@ -27,6 +27,9 @@ check-powercut: build/build.ninja
 check-qemu: all
 	@series/check-qemu $(if $(BASE),--base)
 
+check-bench: build/build.ninja
+	@series/check bench
+
 check-series: build/build.ninja
 	@series/check series
 
@@ -42,10 +45,15 @@ powercut: all
 powercut-mutants: all
 	@tests/powercut/mutants/run --seed $(SEED)
 
-# QUICK=1 is quick, BASE=1 builds the unpatched base to compare with, CASES='...'
-# are only some of them
+# QUICK=1 measures less, BASE=1 builds the unpatched base to compare with,
+# CASES='...' takes only some, ROUNDS=N times each so often
+BENCH = tests/bench/bench $(if $(QUICK),--quick) $(if $(BASE),--base) \
+        $(if $(ROUNDS),--rounds $(ROUNDS))
+bench: all
+	@$(BENCH) all $(CASES)
+
 bench-counts: all
-	@tests/bench/bench counts $(if $(QUICK),--quick) $(if $(BASE),--base) $(CASES)
+	@$(BENCH) counts $(CASES)
 
 demo: all
 	@series/run guest demo
@@ -77,13 +85,15 @@ help:
 	@echo 'make demo               a Linux guest uses a zoned qcow2 disk, reboots, finds its zones'
 	@echo 'make guest              a shell in such a guest'
 	@echo 'make check              all tests; one suite: check-unit, check-iotests,'
-	@echo '                        check-powercut, check-guest-smoke, check-series'
+	@echo '                        check-powercut, check-guest-smoke, check-bench, check-series'
 	@echo "make check-qemu         QEMU's own qcow2 iotests; BASE=1 builds the base to compare"
 	@echo 'make check-sanitizers   tests of a build with ASan and UBSan'
 	@echo 'make powercut           power cuts at random, STATES=N of them, SEED=S'
 	@echo 'make powercut-mutants   does the former find what is broken on purpose?'
-	@echo 'make bench-counts       system calls, bytes, instructions of zoned images and others;'
-	@echo "                        QUICK=1, CASES='fill open', BASE=1: against QEMU's base, too"
+	@echo 'make bench              zoned images against others, a table and a plot in build/bench:'
+	@echo '                        times, system calls, bytes, instructions; QUICK=1, ROUNDS=N,'
+	@echo "                        CASES='fill* flush*', BASE=1: against the unpatched base, too"
+	@echo 'make bench-counts       only what can be counted, for a busy machine'
 	@echo 'make series             the mail-ready series in build/series; NEWER=1 or NEWER=DIR:'
 	@echo '                        is tried on a newer QEMU, too'
 	@echo 'make series-build       each commit of it is built and tested'
@@ -94,7 +104,6 @@ help:
 	@echo 'ACCEL=kvm               guests use KVM; the default is tcg, which works anywhere'
 
 .PHONY: all check check-unit check-iotests check-powercut check-guest-smoke \
-        check-qemu check-series check-sanitizers powercut powercut-mutants \
-        series series-build demo guest refresh clean distclean help
-        check-qemu check-series powercut powercut-mutants bench-counts series \
-        series-build demo guest refresh clean distclean help
+        check-bench check-qemu check-series check-sanitizers powercut \
+        powercut-mutants bench bench-counts series series-build demo guest \
+        refresh clean distclean help

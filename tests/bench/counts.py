@@ -1,135 +1,127 @@
 # What can be counted: the same on a busy machine
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""
-Cases of `make bench-counts`.  Each takes the results to add to, a directory for
-its images, and whether to be quick.
-"""
+"""Cases of `make bench-counts`, functions that take a Bench"""
 
 import measure
-from images import GIB, KIB, KINDS, MIB, TOOLS, ZONE_SIZE, Image, Load, \
+from images import BASE, KIB, KINDS, MIB, TOOLS, ZONE_SIZE, Image, Load, \
     size_name
 
-DISK_SIZE = 4 * GIB
 
-
-def new_image(directory, kind, tools=TOOLS, size=DISK_SIZE, **options):
-    return Image(directory / f'{kind}.img', kind, tools).create(size,
-                                                                **options)
-
-
-def add_calls(results, case, kind, calls, load=None):
+def add_calls(bench, case, kind, calls, load=None):
     """Add the figures of one run; if it wrote data, what is beyond that"""
-    for name, value in (('writes', calls.writes),
-                        ('fallocates', calls.count('fallocate')),
-                        ('fdatasyncs', calls.syncs),
-                        ('written', calls.written),
-                        ('allocated', calls.allocated),
-                        ('system calls', calls.kinds.total())):
-        results.add(case, kind, name, value)
+    figures = {
+        'writes': calls.writes,
+        'fallocates': calls.count('fallocate'),
+        'fdatasyncs': calls.syncs,
+        'written': calls.written,
+        'allocated': calls.allocated,
+        'system calls': calls.kinds.total(),
+        **{f'calls of {name}': n for name, n in calls.kinds.items()},
+    }
     if load:
-        results.add(case, kind, 'requests', load.requests)
-        results.add(case, kind, 'beyond the data', calls.written - load.data)
-        results.add(case, kind, 'calls beyond the data',
-                    calls.writes + calls.count('fallocate') - load.requests)
-    for name, value in calls.kinds.items():
-        results.add(case, kind, f'calls of {name}', value)
+        figures['calls beyond the data'] = \
+            calls.writes + calls.count('fallocate') - load.requests
+        figures['beyond the data'] = calls.written - load.data
+    for name, value in figures.items():
+        bench.add(case, kind, name, value)
 
 
-def fill(image, load):
-    """Write it once, and make the zones empty again"""
-    measure.run(*load.command(image))
-    if image.kind == 'zoned':
-        measure.run(*image.io(f'zrs 0 {DISK_SIZE}'))
-
-
-def count_load(results, directory, case, load, refill=False):
+def count_load(bench, case, load, refill=False):
     """Count the system calls and CPU time of a load"""
-    for kind in KINDS:
+    for kind in bench.kinds:
         for traced in (False, True):
-            image = new_image(directory, kind)
+            image = bench.image(kind).create()
             if refill:
-                fill(image, load)
+                image.fill(load)
             if traced:
                 calls = measure.count_calls(*load.command(image))
-                add_calls(results, case, kind, calls, load)
+                add_calls(bench, case, kind, calls, load)
             else:
                 usage = measure.run(*load.command(image))
-                results.add(case, kind, 'user', usage.user)
-                results.add(case, kind, 'system', usage.system)
+                bench.add(case, kind, 'user', usage.user)
+                bench.add(case, kind, 'system', usage.system)
             image.path.unlink()
 
 
-def count_instructions(results, directory, case, size, depth, kinds, *,
-                       rounds, requests, refill=False, tools=None):
+def count_instructions(bench, case, load, requests, images, refill):
     """
     Count the instructions per request: those of a long run less those of a
     short one, so that start and end do not count.
     """
-    for _ in range(rounds):
-        for kind in kinds:
-            counts = []
-            for number in requests:
-                load = Load(number, size, depth)
-                image = new_image(directory, 'plain' if kind == 'base'
-                                  else kind, (tools or {}).get(kind, TOOLS))
-                if refill:
-                    fill(image, load)
-                counts.append(measure.count_instructions(*load.command(image)))
-                image.path.unlink()
-            more = counts[1] - counts[0]
-            number = requests[1] - requests[0]
-            results.add(case, kind, 'instructions', more.total / number)
-            results.add(case, kind, 'without the event loop',
-                        more.requests / number)
+    for name, image in images.items():
+        counts = []
+        for number in requests:
+            part = load._replace(requests=number)
+            image.create()
+            if refill:
+                image.fill(part)
+            counts.append(measure.count_instructions(*part.command(image)))
+            image.path.unlink()
+        more = counts[1] - counts[0]
+        number = requests[1] - requests[0]
+        bench.add(case, name, 'instructions', more.total / number)
+        bench.add(case, name, 'path instructions',
+                          more.requests / number)
 
 
-def first_fill(results, directory, quick):
-    """system calls of first fills"""
+def first_fill(bench):
     for size, number in ((4 * KIB, 20000), (64 * KIB, 2000)):
-        count_load(results, directory,
-                   f'fill {size_name(size)}', Load(number, size))
+        count_load(bench, f'fill {size_name(size)}', Load(number, size))
 
 
-def flushes(results, directory, quick):
-    """system calls of 1,000 writes with a flush after each"""
+def flushes(bench):
     for size in (4 * KIB, 64 * KIB):
-        count_load(results, directory, f'write+flush {size_name(size)}',
+        count_load(bench, f'write+flush {size_name(size)}',
                    Load(1000, size, flush=True))
 
 
-def refills(results, directory, quick):
-    """system calls of refills after a reset, against overwriting"""
+def refills(bench):
     for size, number in ((4 * KIB, 5000), (64 * KIB, 1000)):
-        count_load(results, directory, f'refill {size_name(size)}',
-                   Load(number, size), refill=True)
+        count_load(bench, f'refill {size_name(size)}', Load(number, size),
+                   refill=True)
 
 
-DEPTHS = (1,)
+# Two numbers of requests for each size
 RANGES = {4 * KIB: (1000, 6000), 64 * KIB: (500, 3000)}
 
 
-def instructions(results, directory, quick):
-    """instructions per request of first fills and refills"""
+def instructions(bench):
     for refill in (False, True):
-        name = 'refill' if refill else 'fill'
         for size, requests in RANGES.items():
-            for depth in DEPTHS:
-                count_instructions(
-                    results, directory, f'{name} {size_name(size)} d{depth}',
-                    size, depth, KINDS, requests=requests, refill=refill,
-                    rounds=1 if quick else 3)
+            for depth in (1,) if bench.quick else (1, 32):
+                case = f'{"refill" if refill else "fill"} {size_name(size)}'
+                images = {kind: bench.image(kind) for kind in bench.kinds}
+                # What requests at depth cost depends on how they meet.
+                for _ in range(1 if bench.quick else 3):
+                    count_instructions(bench, f'{case} d{depth}',
+                                       Load(0, size, depth), requests, images,
+                                       refill)
 
 
-def against_base(results, directory, quick, base):
-    """instructions per request of plain images, against the unpatched base"""
+def appends(bench):
+    for zones in (1, 16):
+        images = {kind: bench.image(kind) for kind in ('zoned', 'plain')}
+        count_instructions(
+            bench, f'append 4k d1 z{zones}',
+            Load(0, 4 * KIB, zones=zones, append=True), RANGES[4 * KIB],
+            images, False)
+
+
+def against_base(bench):
+    if not (BASE / 'qemu-img').exists():
+        print('bench: no unpatched base in build/base to compare with, '
+              'BASE=1 builds it')
+        return
     for refill in (False, True):
-        name = 'overwrite' if refill else 'fill'
         for size, requests in RANGES.items():
-            count_instructions(
-                results, directory, f'base {name} {size_name(size)}',
-                size, 1, ('plain', 'base'), refill=refill, requests=requests,
-                tools={'base': base}, rounds=1 if quick else 5)
+            case = f'{"overwrite" if refill else "fill"} {size_name(size)}'
+            images = {'plain': bench.image('plain'),
+                      'base': bench.image('plain', BASE)}
+            for _ in range(1 if bench.quick else 3):
+                count_instructions(bench, f'base {case}',
+                                   Load(0, size, zones=None), requests,
+                                   images, refill)
 
 
 def delta(image, prepare, command):
@@ -144,8 +136,8 @@ def delta(image, prepare, command):
     return counts[1][0] - counts[0][0], counts[1][1] - counts[0][1]
 
 
-def fill_zone(size):
-    """A zone with that much data, finished unless that fills it"""
+def full_zone(size):
+    """A full zone with that much data, finished unless that fills it"""
     def prepare(image):
         image.create(2 * ZONE_SIZE)
         measure.run(*Load(max(size // MIB, 1), min(size, MIB)).command(image))
@@ -154,8 +146,8 @@ def fill_zone(size):
     return prepare
 
 
-def fill_zones(number, size):
-    """Zones with a little data each, finished"""
+def full_zones(number, size):
+    """Full zones with a little data each"""
     def prepare(image):
         image.create(number * ZONE_SIZE)
         measure.run(*image.io(
@@ -164,38 +156,44 @@ def fill_zones(number, size):
     return prepare
 
 
-def resets(results, directory, quick):
-    """system calls and instructions of a reset of one and of 1,000 zones"""
-    image = Image(directory / 'zoned.img', 'zoned')
-    for case, prepare, zones in (
-            ('reset of a zone with 64k', fill_zone(64 * KIB), 1),
-            ('reset of a zone with 256M', fill_zone(ZONE_SIZE), 1),
-            ('reset of 1,000 zones with 4k', fill_zones(1000, 4 * KIB), 1000),
-            ('reset of 1,000 zones with 64k', fill_zones(1000, 64 * KIB),
-             1000)):
-        calls, executed = delta(image, prepare,
-                                f'zrs 0 {zones * ZONE_SIZE}')
-        add_calls(results, case, 'zoned', calls)
-        results.add(case, 'zoned', 'instructions', executed.total)
-        results.add(case, 'zoned', 'without the event loop',
-                    executed.requests)
+# How the disk becomes what it is, and the size of what is to be reset
+RESETS = {
+    'reset of a zone with 64k': (full_zone(64 * KIB), ZONE_SIZE),
+    'reset of a zone with 256M': (full_zone(ZONE_SIZE), ZONE_SIZE),
+    'reset of 1,000 zones with 4k':
+        (full_zones(1000, 4 * KIB), 1000 * ZONE_SIZE),
+    'reset of 1,000 zones with 64k':
+        (full_zones(1000, 64 * KIB), 1000 * ZONE_SIZE),
+}
+
+
+def resets(bench):
+    image = bench.image('zoned')
+    for case, (prepare, size) in RESETS.items():
+        calls, executed = delta(image, prepare, f'zrs 0 {size}')
+        add_calls(bench, case, 'zoned', calls)
+        bench.add(case, 'zoned', 'instructions', executed.total)
+        bench.add(case, 'zoned', 'path instructions',
+                          executed.requests)
     image.path.unlink()
 
 
-def opens(results, directory, quick):
-    """time and memory to open an image and report one zone"""
+def opens(bench):
     sizes = {'1k zones': 1000, '1M zones': 10 ** 6, '8M zones': 8 * 10 ** 6}
     images = {}
     for case, number in sizes.items():
-        image = Image(directory / f'{case}.img', 'zoned')
+        image = Image(bench.directory / f'{case}.img', 'zoned')
         images[case] = image.create(number * MIB, zone_size=MIB)
-    for _ in range(5 if quick else 15):
+    for _ in range(5 if bench.quick else 15):
         for case, image in images.items():
             usage = measure.run(*image.io('zrp 0 1'))
-            results.add(f'open {case}', 'zoned', 'elapsed', usage.elapsed)
+            bench.add(f'open {case}', 'zoned', 'elapsed',
+                              usage.elapsed)
     for case, image in images.items():
-        results.add(f'open {case}', 'zoned', 'peak RSS', measure.peak_rss(
-            'qemu-io> ', 'zrp 0 1', *image.io()))
+        with measure.Session(image.io()) as session:
+            session.ask('zrp 0 1')
+            bench.add(f'open {case}', 'zoned', 'peak RSS',
+                              session.peak_rss())
         image.path.unlink()
 
 
@@ -204,6 +202,8 @@ CASES = {
     'flush': flushes,
     'refill': refills,
     'instructions': instructions,
+    'append': appends,
     'reset': resets,
     'open': opens,
+    'base': against_base,
 }

@@ -18,6 +18,7 @@ GIB = 1024 * MIB
 
 KINDS = ('zoned', 'plain', 'metadata', 'raw')
 ZONE_SIZE = 256 * MIB
+DISK_SIZE = 16 * ZONE_SIZE
 
 
 def size_name(size):
@@ -37,20 +38,16 @@ class Image:
         self.tools = tools
         self.format = 'raw' if kind == 'raw' else 'qcow2'
 
-    def create(self, size, zone_size=ZONE_SIZE, **options):
-        """Create it anew; options are those of a zoned image"""
+    def create(self, size=DISK_SIZE, zone_size=ZONE_SIZE):
+        """Create it anew"""
         self.path.unlink(missing_ok=True)
+        options = []
         if self.kind == 'zoned':
-            options = {'zone.mode': 'host-managed', 'zone.size': zone_size,
-                       **options}
+            options = ['-o', f'zone.mode=host-managed,zone.size={zone_size}']
         elif self.kind == 'metadata':
-            options = {'preallocation': 'metadata'}
-        else:
-            options = {}
-        words = [word for name, value in options.items()
-                 for word in ('-o', f'{name}={value}')]
+            options = ['-o', 'preallocation=metadata']
         measure.run(self.tools / 'qemu-img', 'create', '-f', self.format,
-                    *words, self.path, size)
+                    *options, self.path, size)
         return self
 
     def io(self, *commands):
@@ -59,12 +56,24 @@ class Image:
                 *(word for command in commands for word in ('-c', command)),
                 self.path]
 
+    def reset(self):
+        """Make all zones empty, if there are any"""
+        if self.kind == 'zoned':
+            measure.run(*self.io(f'zrs 0 {DISK_SIZE}'))
+
+    def fill(self, load):
+        """Have it written once, with the zones empty again"""
+        measure.run(*load.command(self))
+        self.reset()
+
 
 class Load(NamedTuple):
     """Sequential writes with qemu-img bench"""
     requests: int
     size: int
     depth: int = 1
+    zones: int | None = 1       # None: without the option, as the base
+    append: bool = False
     flush: bool = False         # after each write
 
     @property
@@ -75,6 +84,11 @@ class Load(NamedTuple):
         words = [image.tools / 'qemu-img', 'bench', '-w', '-t', 'writeback',
                  '-f', image.format, '-c', self.requests,
                  '-s', self.size, '-d', self.depth]
+        if self.zones:
+            # so that all kinds of images are written by the same code
+            words += ['--zones', self.zones]
+        if self.append and image.kind == 'zoned':
+            words.append('--append')
         if self.flush:
             words += ['--flush-interval', '1']
         return [*words, image.path]

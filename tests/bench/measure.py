@@ -1,7 +1,7 @@
 # Run a program and measure what it costs
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Times from the kernel, system calls from strace, instructions from valgrind."""
+"""Time from the kernel, system calls from strace, instructions from valgrind"""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -71,26 +71,52 @@ def run(*command):
     return Usage(elapsed, usage.ru_utime, usage.ru_stime, text)
 
 
-def peak_rss(prompt, request, *command):
-    """
-    Return the most memory that an interactive command has had when it has
-    answered a request.  (That of rusage would be at least our own.)
-    """
-    with subprocess.Popen([str(word) for word in command],
-                          stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE) as child:
+class Session:
+    """A running qemu-io"""
+
+    PROMPT = b'qemu-io> '
+
+    def __init__(self, command):
+        self.command = ' '.join(map(str, command))
+        self.child = subprocess.Popen(
+            [str(word) for word in command], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def __enter__(self):
+        self.answer()
+        return self
+
+    def __exit__(self, *_):
+        self.child.stdin.close()
+        self.child.stdout.close()
+        self.child.wait()
+
+    def answer(self):
         output = b''
-        child.stdin.write(request.encode() + b'\n')
-        child.stdin.flush()
-        while output.count(prompt.encode()) < 2:
-            got = os.read(child.stdout.fileno(), 65536)
+        while not output.endswith(self.PROMPT):
+            got = os.read(self.child.stdout.fileno(), 65536)
             if not got:
-                raise Failed(f'{" ".join(map(str, command))} ended')
+                raise Failed(f'{self.command} ended:\n{output.decode()}')
             output += got
-        with open(f'/proc/{child.pid}/status', encoding='ascii') as status:
+        return output.removesuffix(self.PROMPT).decode()
+
+    def ask(self, request):
+        """Return the answer to a request, and the seconds it took"""
+        begin = time.monotonic()
+        self.child.stdin.write(request.encode() + b'\n')
+        self.child.stdin.flush()
+        output = self.answer()
+        seconds = time.monotonic() - begin
+        if 'failed' in output:
+            raise Failed(f'{self.command}: {request}:\n{output}')
+        return output, seconds
+
+    def peak_rss(self):
+        """The most memory it has had; rusage would say no less than ours"""
+        path = f'/proc/{self.child.pid}/status'
+        with open(path, encoding='ascii') as status:
             peak, = re.findall(r'VmHWM:\s*(\d+) kB', status.read())
-        child.stdin.close()
-    return int(peak) * 1024
+        return int(peak) * 1024
 
 
 def parse_strace(lines):
@@ -125,8 +151,8 @@ def count_calls(*command):
         return parse_strace(line.rstrip() for line in log)
 
 
-# What runs as often as threads wake each other, which is a matter of timing: the
-# event loop, the thread pool, and what these call in the libraries
+# What runs as often as threads wake each other, which is a matter of timing:
+# the event loop, the thread pool, and what these call in the libraries
 WAITING = re.compile(
     r'(main_loop_|os_host_main_loop_|qemu_poll_ns|qemu_laio_process|ioq_submit|'
     r'aio_(ctx|poll|compute|dispatch|pending|prepare|notify|context_notifier|'

@@ -122,10 +122,12 @@ def prepare() -> None:
         raise Failure('the guest could not be made (see above)')
 
 
-def qemu_command(initrd: str, images: list[Path], serial: str) -> list[str]:
+def qemu_command(initrd: str, images: list[Path], serial: str,
+                 formats: list[str] | None = None) -> list[str]:
     disks = []
     for number, image in enumerate(images, start=1):
-        disks += ['-blockdev', f'node-name=drive{number},driver=qcow2,'
+        driver = formats[number - 1] if formats else 'qcow2'
+        disks += ['-blockdev', f'node-name=drive{number},driver={driver},'
                   f'file.driver=file,file.filename={image}',
                   '-device', f'virtio-blk-pci,drive=drive{number}']
     return [str(QEMU_BUILD / 'qemu-system-x86_64'),
@@ -148,13 +150,14 @@ def write_initrd(path: str, script: str) -> None:
 
 def run(script: str, images: list[Path], *, timeout: float = 300,
         show: Callable[[str], None] | None = None,
-        kill_at: str | None = None) -> Result:
+        kill_at: str | None = None,
+        formats: list[str] | None = None) -> Result:
     """
     Boot a guest that runs @script (a busybox shell's) and powers off.
 
-    @images become /dev/vda, /dev/vdb...  @show is called with each line that
-    the guest prints.  When it prints the line @kill_at, or takes longer than
-    @timeout seconds, QEMU is killed at once.
+    @images, of these @formats or qcow2, become /dev/vda, /dev/vdb...  @show is
+    called with each line that the guest prints.  When it prints the line
+    @kill_at, or takes longer than @timeout seconds, QEMU is killed at once.
     """
     begin = time.monotonic()
     lines = []
@@ -162,7 +165,7 @@ def run(script: str, images: list[Path], *, timeout: float = 300,
     with tempfile.NamedTemporaryFile(prefix='initrd-', dir=ASSETS) as initrd:
         write_initrd(initrd.name, script)
         with subprocess.Popen(
-                qemu_command(initrd.name, images, 'stdio'),
+                qemu_command(initrd.name, images, 'stdio', formats),
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT) as qemu:
             timer = threading.Timer(timeout, qemu.kill)

@@ -1,0 +1,103 @@
+# How long sequential writes take
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Cases of `make bench`: in each round all kinds of images take turns"""
+
+import re
+
+import measure
+from counts import RESETS
+from images import KIB, KINDS, MIB, Load, size_name
+
+SIZES = {4 * KIB: 8192, 64 * KIB: 2048, MIB: 256}
+FLUSHED = {4 * KIB: 1000, 64 * KIB: 1000, MIB: 200}
+
+
+def time_load(bench, case, kind, image, load):
+    usage = measure.run(*load.command(image))
+    seconds, = re.findall(r'Run completed in ([\d.]+) seconds', usage.output)
+    bench.add(case, kind, 'seconds', float(seconds))
+    bench.add(case, kind, 'CPU', usage.user + usage.system)
+
+
+def rounds(bench, kinds):
+    """Yield the kinds in turn, beginning with another in every round"""
+    for number in range(bench.rounds):
+        for position in range(len(kinds)):
+            yield kinds[(number + position) % len(kinds)]
+
+
+def fresh(bench, case, loads):
+    """Time loads of {kind: load} on images that were never written to"""
+    for kind in rounds(bench, tuple(loads)):
+        image = bench.image(kind).create()
+        time_load(bench, case, kind, image, loads[kind])
+        image.path.unlink()
+
+
+def grid(bench, quick_zones=1):
+    """Yield (name, load) for all sizes, depths and numbers of zones"""
+    quick = bench.quick
+    for size, requests in SIZES.items():
+        for depth in (1, 32) if quick else (1, 8, 32):
+            for zones in (quick_zones,) if quick else (1, 16):
+                if not (quick and size == MIB):
+                    yield (f'{size_name(size)} d{depth} z{zones}',
+                           Load(requests, size, depth, zones))
+
+
+def fill(bench):
+    for name, load in grid(bench):
+        fresh(bench, f'fill {name}', {kind: load for kind in KINDS})
+
+
+def append(bench):
+    """Zone appends, against writes of the plain image to one place"""
+    for name, load in grid(bench, quick_zones=16):
+        fresh(bench, f'append {name}', {'zoned': load._replace(append=True),
+                                        'plain': load._replace(zones=1)})
+
+
+def refill(bench):
+    kinds = ('zoned', 'plain', 'raw')
+    for name, load in grid(bench):
+        images = {kind: bench.image(kind).create() for kind in kinds}
+        for image in images.values():
+            image.fill(load)
+        for kind in rounds(bench, kinds):
+            images[kind].reset()
+            time_load(bench, f'refill {name}', kind, images[kind], load)
+        for image in images.values():
+            image.path.unlink()
+
+
+def flush(bench):
+    for size, requests in FLUSHED.items():
+        for zones in (1,) if bench.quick else (1, 16):
+            if not (bench.quick and size == MIB):
+                load = Load(requests, size, zones=zones, flush=True)
+                fresh(bench, f'write+flush {size_name(size)} d1 z{zones}',
+                      {kind: load for kind in KINDS})
+
+
+def reset(bench):
+    image = bench.image('zoned')
+    for _ in range(bench.rounds):
+        for case, (prepare, size) in RESETS.items():
+            prepare(image)
+            with measure.Session(image.io()) as session:
+                session.ask('zrp 0 1')
+                _, seconds = session.ask(f'zrs 0 {size}')
+            bench.add(case, 'zoned', 'seconds', seconds)
+    image.path.unlink()
+
+
+CASES = {
+    'fill': fill,
+    'append': append,
+    'refill': refill,
+    'flush': flush,
+    'reset': reset,
+}
+# What a quick run does on a disk, where little but flushes differs from tmpfs
+QUICK_ON_DISK = ('flush', 'reset')
