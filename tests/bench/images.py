@@ -51,8 +51,9 @@ class Image:
         return self
 
     def io(self, *commands):
-        """Return a qemu-io command line"""
-        return [self.tools / 'qemu-io', '-t', 'writeback', '-f', self.format,
+        """Return a qemu-io command line, of one that keeps reset clusters"""
+        return [self.tools / 'qemu-io', '-t', 'writeback', '-d', 'ignore',
+                '-f', self.format,
                 *(word for command in commands for word in ('-c', command)),
                 self.path]
 
