@@ -19,6 +19,7 @@ import os
 import random
 import struct
 
+from image import find_table
 from logserver import FLAG_DISCARD, FLAG_FLUSH, SECTOR
 
 
@@ -100,26 +101,13 @@ class Recording:
             os.close(log)
         self.flushes = [i for i, entry in enumerate(self.entries)
                         if entry.is_flush]
-        self.find_table()
+        self.table, self.nr_zones = find_table(self.base['image'])
 
     @classmethod
     def load(cls, directory):
         with open(os.path.join(directory, 'order.json'),
                   encoding='utf-8') as f:
             return cls(directory, json.load(f))
-
-    def find_table(self):
-        """Where the image has its zone table, by the header extension"""
-        image = self.base['image']
-        pos = struct.unpack_from('>I', image, 100)[0]
-        while True:
-            magic, length = struct.unpack_from('>II', image, pos)
-            assert magic, 'no zoned header extension'
-            if magic == 0x007a6264:
-                break
-            pos += 8 + (length + 7) // 8 * 8
-        self.nr_zones = struct.unpack_from('>I', image, pos + 8 + 4)[0]
-        self.table = struct.unpack_from('>Q', image, pos + 8 + 40)[0]
 
     def is_table(self, entry):
         return entry.file == 'image' and \
