@@ -23,6 +23,9 @@ check-guest-smoke: build/build.ninja
 check-powercut: build/build.ninja
 	@series/check powercut
 
+check-faults: build/build.ninja
+	@series/check faults
+
 # all of QEMU's own qcow2 iotests; with BASE=1 on the unpatched base, too
 check-qemu: all
 	@series/check-qemu $(if $(BASE),--base)
@@ -41,6 +44,11 @@ STATES = 20000
 SEED = 1
 powercut: all
 	@tests/powercut/powercut --states $(STATES) --seed $(SEED) --jobs 2
+
+# all there are, with CUTS power cuts after each
+CUTS = 1
+faults: all
+	@tests/powercut/faults --cuts $(CUTS) --seed $(SEED) --jobs 2
 
 powercut-mutants: all
 	@tests/powercut/mutants/run --seed $(SEED)
@@ -85,10 +93,12 @@ help:
 	@echo 'make demo               a Linux guest uses a zoned qcow2 disk, reboots, finds its zones'
 	@echo 'make guest              a shell in such a guest'
 	@echo 'make check              all tests; one suite: check-unit, check-iotests,'
-	@echo '                        check-powercut, check-guest-smoke, check-bench, check-series'
+	@echo '                        check-powercut, check-faults, check-guest-smoke, check-bench, check-series'
 	@echo "make check-qemu         QEMU's own qcow2 iotests; BASE=1 builds the base to compare"
 	@echo 'make check-sanitizers   tests of a build with ASan and UBSan'
 	@echo 'make powercut           power cuts at random, STATES=N of them, SEED=S'
+	@echo 'make faults             every write and flush of workloads fails in turn, CUTS=N'
+	@echo '                        power cuts after each, SEED=S'
 	@echo 'make powercut-mutants   does the former find what is broken on purpose?'
 	@echo 'make bench              zoned images against others, a table and a plot in build/bench:'
 	@echo '                        times, system calls, bytes, instructions; QUICK=1, ROUNDS=N,'
@@ -103,7 +113,7 @@ help:
 	@echo
 	@echo 'ACCEL=kvm               guests use KVM; the default is tcg, which works anywhere'
 
-.PHONY: all check check-unit check-iotests check-powercut check-guest-smoke \
-        check-bench check-qemu check-series check-sanitizers powercut \
+.PHONY: all check check-unit check-iotests check-powercut check-faults check-guest-smoke \
+        check-bench check-qemu check-series check-sanitizers faults powercut \
         powercut-mutants bench bench-counts series series-build demo guest \
         refresh clean distclean help

@@ -65,7 +65,7 @@ def make_room(disk, rng, keep=1):
 def some_zone(disk, rng, few=0):
     """A zone to write to, one of the first @few rather than others"""
     zones = disk.writable()
-    if not zones:
+    while not zones:
         make_room(disk, rng)
         zones = disk.writable()
     active = sorted(disk.active().intersection(zones))
@@ -232,7 +232,7 @@ def finish(disk, rng):
         disk.finish(zone)
         if rng.random() < 0.3:
             disk.flush()
-        if rng.random() < 0.6:
+        if rng.random() < 0.6 and disk.finished:
             disk.reset(rng.choice(sorted(disk.finished)))
 
 
