@@ -25,6 +25,8 @@ check-powercut: build/build.ninja
 
 check-faults: build/build.ninja
 	@series/check faults
+check-kill: build/build.ninja
+	@series/check kill
 
 # all of QEMU's own qcow2 iotests; with BASE=1 on the unpatched base, too
 check-qemu: all
@@ -49,6 +51,9 @@ powercut: all
 CUTS = 1
 faults: all
 	@tests/powercut/faults --cuts $(CUTS) --seed $(SEED) --jobs 2
+ROUNDS = 400
+kill: all
+	@tests/powercut/kill --rounds $(ROUNDS) --seed $(SEED) --jobs 2
 
 powercut-mutants: all
 	@tests/powercut/mutants/run --seed $(SEED)
@@ -93,7 +98,8 @@ help:
 	@echo 'make demo               a Linux guest uses a zoned qcow2 disk, reboots, finds its zones'
 	@echo 'make guest              a shell in such a guest'
 	@echo 'make check              all tests; one suite: check-unit, check-iotests,'
-	@echo '                        check-powercut, check-faults, check-guest-smoke, check-bench, check-series'
+	@echo '                        check-powercut, check-faults, check-kill,'
+	@echo '                        check-guest-smoke, check-bench, check-series'
 	@echo "make check-qemu         QEMU's own qcow2 iotests; BASE=1 builds the base to compare"
 	@echo 'make check-sanitizers   tests of a build with ASan and UBSan'
 	@echo 'make powercut           power cuts at random, STATES=N of them, SEED=S'
@@ -104,6 +110,8 @@ help:
 	@echo '                        times, system calls, bytes, instructions; QUICK=1, ROUNDS=N,'
 	@echo "                        CASES='fill* flush*', BASE=1: against the unpatched base, too"
 	@echo 'make bench-counts       only what can be counted, for a busy machine'
+	@echo 'make kill               kill -9 of what uses an image, ROUNDS=N times, SEED=S'
+	@echo 'make powercut-mutants   do these two find what is broken on purpose?'
 	@echo 'make series             the mail-ready series in build/series; NEWER=1 or NEWER=DIR:'
 	@echo '                        is tried on a newer QEMU, too'
 	@echo 'make series-build       each commit of it is built and tested'
@@ -113,7 +121,7 @@ help:
 	@echo
 	@echo 'ACCEL=kvm               guests use KVM; the default is tcg, which works anywhere'
 
-.PHONY: all check check-unit check-iotests check-powercut check-faults check-guest-smoke \
-        check-bench check-qemu check-series check-sanitizers faults powercut \
-        powercut-mutants bench bench-counts series series-build demo guest \
-        refresh clean distclean help
+.PHONY: all check check-unit check-iotests check-powercut check-faults \
+        check-kill check-guest-smoke check-bench check-qemu check-series \
+        check-sanitizers powercut powercut-mutants faults kill bench \
+        bench-counts series series-build demo guest refresh clean distclean help

@@ -149,9 +149,10 @@ def qemu_command(initrd: str, images: list[Path], serial: str,
             'mitigations=off', *disks]
 
 
-def write_initrd(path: str, script: str) -> None:
+def write_initrd(path: str, script: str,
+                 programs: dict[str, bytes] | None = None) -> None:
     own = cpio.archive({'init': (HERE / 'init').read_bytes(),
-                        'script': script.encode()})
+                        'script': script.encode(), **(programs or {})})
     base = (ASSETS / 'initramfs.cpio').read_bytes()
     Path(path).write_bytes(base + own)
 

@@ -186,6 +186,10 @@ class FaultyDisk(Disk):
 
     # What the model knows
 
+    def in_flight(self, zone):
+        """Has any write to the zone not been acknowledged, or failed?"""
+        return self.acked.get(zone, 0) != self.wp(zone)
+
     def active(self):
         return super().active() | self.opened
 

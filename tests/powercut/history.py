@@ -90,9 +90,9 @@ class Geometry:
 class Generation:
     """A sequential zone from one reset to the next"""
 
-    def __init__(self):
-        self.data = bytearray()         # of all writes sent
-        self.marks = [(0, 0)]           # (position, WP durable from there on)
+    def __init__(self, data=b'', durable=0):
+        self.data = bytearray(data)     # of all writes sent
+        self.marks = [(0, durable)]     # (position, WP durable from there on)
         self.finish = (NEVER, NEVER)    # asked for, answered
         self.reset = (NEVER, NEVER)
 
@@ -153,6 +153,30 @@ class History:
                             range(geometry.conventional, geometry.nr_zones)}
         self.plain_writes = []      # (zone, offset, data, position)
         self.plain_marks = [(0, 0)]     # (position, how many are durable)
+
+    @classmethod
+    def found(cls, geometry, report, table, content):
+        """That of a disk which begins as it was found, without problems"""
+        history = cls(geometry)
+        for zone in history.generations:
+            start = geometry.start(zone)
+            wp = (table[zone] & ENTRY_WP) - start
+            generation = Generation(content[start:start + wp], wp)
+            if report[zone][0] == FULL:
+                generation.finish = (0, 0)
+            history.generations[zone] = [generation]
+        for zone in range(geometry.conventional):
+            start = geometry.start(zone)
+            history.plain_writes.append(
+                (zone, 0, content[start:start + geometry.length(zone)], 0))
+        history.plain_marks.append((0, len(history.plain_writes)))
+        return history
+
+    def cut_off(self):
+        """What was asked for and not answered may have happened, or not"""
+        for generations in self.generations.values():
+            if generations[-1].reset[0] != NEVER:
+                generations.append(Generation())
 
     def now(self, zone):
         return self.generations[zone][-1]

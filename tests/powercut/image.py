@@ -12,6 +12,7 @@ from history import CLOSED, EMPTY, FULL
 from session import SECRET, Failed
 
 ZONED_EXTENSION = 0x007a6264
+DIRTY = 1       # incompatible feature
 
 
 def find_table(image):
@@ -71,11 +72,14 @@ class Image:
         if status:
             raise Failed(f'create: {out}')
 
-    def options(self, log=None):
-        """The image as QEMU's tools take it; log() may put a node on a file"""
+    def options(self, put=None):
+        """
+        The image as QEMU's tools take it.  Instead of the node of a file,
+        there may be another.
+        """
         def node(file):
             plain = {'driver': 'file', 'filename': self.paths[file]}
-            return log(file, plain) if log else plain
+            return put(file, plain) if put else plain
 
         options = {'driver': 'qcow2', 'file': node('image')}
         if self.workload.data_file:
@@ -86,6 +90,21 @@ class Image:
             options['discard'] = 'unmap'
             options['discard-no-unref'] = False
         return 'json:' + json.dumps(options)
+
+    def header(self):
+        with open(self.paths['image'], 'rb') as f:
+            return f.read(4096)
+
+    def table(self):
+        """The entries of the zone table"""
+        offset, nr_zones = find_table(self.header())
+        with open(self.paths['image'], 'rb') as f:
+            f.seek(offset)
+            return struct.unpack(f'>{nr_zones}Q', f.read(8 * nr_zones))
+
+    def is_dirty(self):
+        """Do the refcounts need the repair that lazy_refcounts implies?"""
+        return bool(struct.unpack_from('>Q', self.header(), 72)[0] & DIRTY)
 
     def check(self, when=''):
         """What qemu-img check finds, leaks aside"""

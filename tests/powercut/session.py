@@ -11,7 +11,7 @@ import re
 import subprocess
 import zlib
 
-from history import Generation, History, stamped
+from history import NEVER, Generation, History, stamped
 
 PROMPT = b'qemu-io> '
 SECRET = ('--object', 'secret,id=key,data=powercut')
@@ -21,16 +21,21 @@ class Failed(Exception):
     """A request failed that should not"""
 
 
+class Ended(Failed):
+    """The qemu-io has ended"""
+
+
 class Disk:
     """
     The disk.  Zones are numbered, offsets are within them.  A request returns
     when it is answered, but with a write at depth (@wait is False).
     """
 
-    def __init__(self, qemu_io, options, geo, server, directory):
+    def __init__(self, qemu_io, options, geo, server, directory,
+                 history=None):
         self.geo = geo
         self.server = server
-        self.history = History(geo)
+        self.history = history or History(geo)
         self.pattern_file = os.path.join(directory, 'pattern')
         self.transcript = open(os.path.join(directory, 'transcript'), 'w',
                                encoding='utf-8')
@@ -39,13 +44,24 @@ class Disk:
         self.acked = {}         # zone -> end of what was answered, if not 0
         self.explicit = set()   # zones explicitly open
         self.finished = set()
+        self.flying = set()     # offsets of writes at depth on their way
         self.depth = 0
-        self.plain = 0          # plain writes answered
+        self.plain = len(self.history.plain_writes)     # answered
+        self.take_over()
         self.process = subprocess.Popen(
             [qemu_io, '-t', 'writeback', *SECRET, options],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT)
         self.read_answer()
+
+    def take_over(self):
+        """Go on from where the history is, if it is one of an image found"""
+        for zone in self.sequential():
+            generation = self.history.now(zone)
+            if generation.finish[1] != NEVER:
+                self.finished.add(zone)
+            if generation.data:
+                self.reserved[zone] = self.acked[zone] = len(generation.data)
 
     # Talking
 
@@ -57,7 +73,7 @@ class Disk:
         while not out.endswith(PROMPT):
             got = os.read(self.process.stdout.fileno(), 65536)
             if not got:
-                raise Failed(f'qemu-io ended: {out.decode()}')
+                raise Ended(f'qemu-io ended: {out.decode()}')
             out += got
         text = out.replace(PROMPT, b'').decode()
         self.transcript.write(text)
@@ -72,16 +88,20 @@ class Disk:
         if not match:
             return
         done, length, offset = (int(n) for n in match.groups())
+        self.flying.discard(offset)
         zone, offset = divmod(offset, self.geo.zone_size)
         if done != length:
             raise Failed(line)
         if zone >= self.geo.conventional:
             self.acked[zone] = max(self.acked.get(zone, 0), offset + length)
 
-    def command(self, text):
+    def send(self, text):
         self.transcript.write(f'[{self.position()}] {text}\n')
         self.process.stdin.write(text.encode() + b'\n')
         self.process.stdin.flush()
+
+    def command(self, text):
+        self.send(text)
         return self.read_answer()
 
     def listen(self):
@@ -95,7 +115,8 @@ class Disk:
         return self.reserved.get(zone, 0)
 
     def in_flight(self, zone):
-        return self.acked.get(zone, 0) != self.wp(zone)
+        return any(offset // self.geo.zone_size == zone
+                   for offset in self.flying)
 
     def room(self, zone):
         """Bytes that can still be written, 0 if finished"""
@@ -159,6 +180,7 @@ class Disk:
             byte = 1 + zlib.crc32(repr((offset, self.sequence)).encode()) % 255
             data = bytes([byte]) * length
             text = f'aio_write{flags} -P {byte} {offset} {length}'
+            self.flying.add(offset)
             self.depth += 1
         generation.data += data
         self.reserved[zone] = pos + length
@@ -187,10 +209,12 @@ class Disk:
         pos = self.wp(zone)
         self.history.now(zone).data += bytes(length)
         self.reserved[zone] = pos + length
+        if not wait:
+            self.flying.add(self.offset(zone, pos))
+            self.depth += 1
         self.command(f'{"write" if wait else "aio_write"} -z'
                      f'{"u" if unmap else ""} {self.offset(zone, pos)} '
                      f'{length}')
-        self.depth += not wait
         self.check_filled(zone)
 
     def check_filled(self, zone):
@@ -223,7 +247,7 @@ class Disk:
         self.command('length')
         self.depth = 0
         for zone, end in self.reserved.items():
-            if self.in_flight(zone):
+            if self.in_flight(zone) or self.acked.get(zone, 0) != end:
                 raise Failed(f'zone {zone}: {self.acked.get(zone, 0):#x} '
                              f'acknowledged of {end:#x}')
             self.check_filled(zone)
