@@ -454,6 +454,14 @@ int qcow2_zoned_reopen_prepare(BlockDriverState *bs, int flags, Error **errp)
                    s->zoned->nr_bad_entries);
         return -EINVAL;
     }
+    if ((flags & BDRV_O_RDWR) && s->zoned && bdrv_is_read_only(bs) &&
+        (s->incompatible_features & QCOW2_INCOMPAT_DIRTY)) {
+        /* Writes would go to clusters that are in use, but not counted. */
+        error_setg(errp, "The image was not closed properly: it cannot become "
+                   "writable without its refcounts being repaired. Open it as "
+                   "writable at once, or run 'qemu-img check -r all'");
+        return -EINVAL;
+    }
     return 0;
 }
 

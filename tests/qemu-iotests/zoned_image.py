@@ -31,6 +31,7 @@ NOT_AT_WP = 'Numerical result out of range'
 OPEN_LIMIT = 'Too many references: cannot splice'
 ACTIVE_LIMIT = 'Value too large for defined data type'
 HOST_ERROR = 'Input/output error'
+NO_SPACE = 'No space left on device'
 
 KIB = 1024
 MIB = 1024 * 1024
@@ -183,6 +184,53 @@ class ZoneSession(QemuIoInteractive):
 
     def report(self):
         return parse_report(self.cmd('zrp 0 1000000'))
+
+
+class Machine(iotests.VM):
+    """
+    A machine with an image as its node 'disk', of which the file is 'file', or
+    what is put on it: @below.  What requests come to is known at its end.
+    """
+
+    def __init__(self, image, *args, name=None, below=None, **options):
+        super().__init__(path_suffix=name)
+        # may be open elsewhere, and inactive
+        self.add_node({'driver': 'file', 'node-name': 'file',
+                       'filename': image.path, 'locking': 'off'})
+        if below:
+            self.add_node({'node-name': 'below', **below})
+        self.add_node({'driver': iotests.imgfmt, 'node-name': 'disk',
+                       'file': 'below' if below else 'file',
+                       **{key.replace('_', '-'): value
+                          for key, value in options.items()}})
+        self.add_args(*args)
+        self.launch()
+
+    def add_node(self, options):
+        self.add_blockdev(json.dumps(options))
+
+    def io(self, *commands, device=None):
+        for command in commands:
+            if device:
+                self.hmp_qemu_io(f'{device}/virtio-backend', command,
+                                 qdev=True)
+            else:
+                self.hmp_qemu_io('disk', command)
+
+    def end(self):
+        """Shut it down, and return what a report finds before that"""
+        self.io('zrp 0 1000000')
+        self.shutdown()
+        log = self.get_log()
+        lines = re.findall('^start: .*', log, re.M)
+        first = len(lines) - 1
+        while not lines[first].startswith('start: 0x0,'):
+            first -= 1
+        return parse_report('\n'.join(lines[first:]))
+
+    def errors(self):
+        """After the end: what went wrong"""
+        return parse_errors(self.get_log())
 
 
 class ZonedTestCase(iotests.QMPTestCase):
