@@ -97,8 +97,11 @@ class Disk:
 
     def send(self, text):
         self.transcript.write(f'[{self.position()}] {text}\n')
-        self.process.stdin.write(text.encode() + b'\n')
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(text.encode() + b'\n')
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass                # it has ended: read_answer() says so
 
     def command(self, text):
         self.send(text)

@@ -12,6 +12,7 @@ are the files below, or some of them.
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -195,7 +196,9 @@ class KilledDisk(Disk):
         try:
             # the last command may have been answered, and is held to that
             return self.read_answer()
-        except Ended:
+        except Ended as end:
+            if self.process.wait() != -signal.SIGKILL:
+                raise end
             raise Gone from None
 
     def restart_daemon(self):
