@@ -51,6 +51,8 @@ powercut: all
 CUTS = 1
 faults: all
 	@tests/powercut/faults --cuts $(CUTS) --seed $(SEED) --jobs 2
+	@tests/powercut/full-host --seed $(SEED)
+
 ROUNDS = 400
 kill: all
 	@tests/powercut/kill --rounds $(ROUNDS) --seed $(SEED) --jobs 2
@@ -104,7 +106,7 @@ help:
 	@echo 'make check-sanitizers   tests of a build with ASan and UBSan'
 	@echo 'make powercut           power cuts at random, STATES=N of them, SEED=S'
 	@echo 'make faults             every write and flush of workloads fails in turn, CUTS=N'
-	@echo '                        power cuts after each, SEED=S'
+	@echo '                        power cuts after each; the host is full; SEED=S'
 	@echo 'make bench              zoned images against others, a table and a plot in build/bench:'
 	@echo '                        times, system calls, bytes, instructions; QUICK=1, ROUNDS=N,'
 	@echo "                        CASES='fill* flush*', BASE=1: against the unpatched base, too"

@@ -10,6 +10,7 @@ after each failure; then the workload goes on, and may well try again.
 import copy
 import os
 import re
+import threading
 import zlib
 
 from history import ACTIVE, CLOSED, CONVENTIONAL, EMPTY, EXPLICIT, FULL, \
@@ -21,8 +22,9 @@ NOT_AT_WP = os.strerror(34)
 # Requests that a workload sends on after the first failure of many to come
 STUBBORN = 25
 
-# Requests that no workload needs
+# Requests that no workload needs, and seconds where tenths of one are enough
 PATIENCE = 10000
+TIMEOUT = 120
 
 
 class Enough(Exception):
@@ -100,6 +102,23 @@ class Attempt:
         finished = copy.copy(self.generation)
         finished.finish = (self.asked, NEVER)
         return [finished]
+
+
+def compare(image, history, pos, table):
+    """
+    Return what is wrong with an image, with these entries in its zone table,
+    after what happened up to @pos of its history
+    """
+    problems = [] if image.workload.lazy else image.check()
+    report, errors = image.report()
+    if errors:
+        return problems + errors
+    if image.workload.lazy:
+        problems += image.check()
+    content, errors = image.content()
+    if errors:
+        return problems + errors
+    return problems + history.check(pos, report, table, content)
 
 
 class FaultyDisk(Disk):
@@ -280,10 +299,21 @@ class FaultyDisk(Disk):
                 self.command(f'read -P {byte} {self.offset(zone, offset)} '
                              f'{length}')
 
-    def look_at_all(self):
-        self.look(*self.sequential())
-
     # Requests
+
+    def use(self, body, rng):
+        """Run the body of a workload; return what end() does"""
+        timer = threading.Timer(TIMEOUT, self.process.kill)
+        timer.start()
+        try:
+            try:
+                body(self, rng)
+                self.look(*self.sequential())
+            except Enough:
+                pass
+            return self.end()
+        finally:
+            timer.cancel()
 
     def write(self, zone, length, fua=False, wait=True):
         if not self.takes(zone, length):
