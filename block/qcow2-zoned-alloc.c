@@ -86,6 +86,7 @@ void coroutine_fn qcow2_zoned_forget_window(BlockDriverState *bs,
 
     QEMU_LOCK_GUARD(&s->lock);
     set_window(s->zoned, &(Qcow2ZonedWindow) { .offset = offset });
+    s->zoned->windows_forgotten++;
 }
 
 /*
@@ -163,6 +164,8 @@ map_window(BlockDriverState *bs, int64_t offset, int64_t bytes,
            Qcow2ZonedWindow *w)
 {
     BDRVQcow2State *s = bs->opaque;
+    Qcow2Zoned *z = s->zoned;
+    unsigned int forgotten = z->windows_forgotten;
     QCowL2Meta *l2meta = NULL;
     uint64_t host_offset;
     unsigned int mapped;
@@ -192,7 +195,13 @@ map_window(BlockDriverState *bs, int64_t offset, int64_t bytes,
         .bytes = mapped,
         .host_offset = host_offset,
     };
-    set_window(s->zoned, w);
+    /*
+     * The lock was dropped if something had to be copied.  Then a later write
+     * may have zeroed and unmapped clusters that were linked before.
+     */
+    if (z->windows_forgotten == forgotten) {
+        set_window(z, w);
+    }
     trace_qcow2_zoned_map(bs, offset, mapped, host_offset);
 
 out:
@@ -213,6 +222,12 @@ int64_t coroutine_fn qcow2_zoned_map(BlockDriverState *bs, int64_t offset,
     }
 
     QEMU_LOCK_GUARD(&s->lock);
+
+    /*
+     * Here, since what is found ahead would be out of date if
+     * qcow2_alloc_host_offset() had to wait.
+     */
+    qcow2_wait_for_dependencies(bs, offset, *bytes + WINDOW_MAX);
 
     /* Another write of the zone may have mapped it meanwhile. */
     host_offset = find_window(s->zoned, offset, bytes);

@@ -94,6 +94,7 @@ typedef struct Qcow2Zoned {
      */
     QemuSeqLock windows_seq;
     Qcow2ZonedWindow windows[QCOW2_ZONED_WINDOWS];
+    unsigned int windows_forgotten;     /* only changes; not read without */
 
     /* One reset, finish or trim at a time.  Taken before table_io. */
     CoMutex management;
