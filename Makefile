@@ -17,6 +17,9 @@ check-unit: build/build.ninja
 check-iotests: build/build.ninja
 	@series/check iotests
 
+check-qtest: build/build.ninja
+	@series/check qtest
+
 check-guest-smoke: build/build.ninja
 	@series/check guest
 
@@ -99,7 +102,7 @@ help:
 	@echo 'make                    build the patched QEMU (configures first when needed)'
 	@echo 'make demo               a Linux guest uses a zoned qcow2 disk, reboots, finds its zones'
 	@echo 'make guest              a shell in such a guest'
-	@echo 'make check              all tests; one suite: check-unit, check-iotests,'
+	@echo 'make check              all tests; one suite: check-unit, check-iotests, check-qtest,'
 	@echo '                        check-powercut, check-faults, check-kill,'
 	@echo '                        check-guest-smoke, check-bench, check-series'
 	@echo "make check-qemu         QEMU's own qcow2 iotests; BASE=1 builds the base to compare"
@@ -122,7 +125,7 @@ help:
 	@echo
 	@echo 'ACCEL=kvm               guests use KVM; the default is tcg, which works anywhere'
 
-.PHONY: all check check-unit check-iotests check-powercut check-faults \
-        check-kill check-guest-smoke check-bench check-qemu check-series \
-        check-sanitizers powercut powercut-mutants faults kill bench \
+.PHONY: all check check-unit check-iotests check-qtest check-powercut \
+        check-faults check-kill check-guest-smoke check-bench check-qemu \
+        check-series check-sanitizers powercut powercut-mutants faults kill bench \
         bench-counts series series-build demo guest refresh clean distclean help
