@@ -1957,17 +1957,23 @@ static void test_appends_are_counted(void)
 
 /* Errors of the host */
 
-/* Have a write to the image file fail: at an offset, or the next one if -1 */
+/*
+ * Have a write to the image file fail: at an offset, or the next one of a
+ * guest's data if -1.  (When clusters cannot be mapped ahead, because of a
+ * write that fails before that, the image does without.)
+ */
 static void start_faulty(int err, int64_t offset, const char *policy)
 {
-    g_autofree char *where = offset < 0 ? g_strdup("") :
-        g_strdup_printf("file.inject-error.0.sector=%" PRId64 ",",
+    g_autofree char *where = offset < 0 ?
+        g_strdup("file.inject-error.0.event=write_aio,") :
+        g_strdup_printf("file.inject-error.0.event=none,"
+                        "file.inject-error.0.sector=%" PRId64 ",",
                         offset / SECTOR);
     g_autofree char *blockdev = g_strdup_printf(
         "driver=qcow2,file.driver=blkdebug,file.image.driver=file,"
-        "file.inject-error.0.event=none,file.inject-error.0.iotype=write,"
-        "file.inject-error.0.once=on,file.inject-error.0.errno=%d,%s"
-        "file.image.filename=%s", err, where, image);
+        "file.inject-error.0.iotype=write,file.inject-error.0.once=on,"
+        "file.inject-error.0.errno=%d,%sfile.image.filename=%s",
+        err, where, image);
 
     launch(blockdev, policy);
     drive(good_features());
