@@ -22,8 +22,15 @@ struct ZoneQueue {
     /* End of the last write, and start of the next: the reserved WP */
     uint64_t reserved;
 
-    /* In offset order; those before the first undone one are gone already */
+    /* In offset order; those before the first undone one are leaving already */
     ZoneWriteList writes;
+
+    /*
+     * Writes that are over and whose callers do not know yet, in offset order.
+     * The first one has the turn, and hands it on when it returns: waking all
+     * at once would leave the order to whatever else their coroutines wait for.
+     */
+    ZoneWriteList leaving;
 
     /* Writes whose I/O may still be under way */
     unsigned moving;
@@ -61,7 +68,7 @@ void zone_writes_destroy(ZoneWrites *zw)
 
 static bool queue_is_idle(const ZoneQueue *q)
 {
-    return QSIMPLEQ_EMPTY(&q->writes);
+    return QSIMPLEQ_EMPTY(&q->writes) && QSIMPLEQ_EMPTY(&q->leaving);
 }
 
 /* NULL if no write to @zone has been in flight lately */
@@ -80,6 +87,7 @@ static ZoneQueue *queue_use_locked(ZoneWrites *zw, ZoneQueue *q, uint32_t zone)
         q = g_new0(ZoneQueue, 1);
         q->zone = zone;
         QSIMPLEQ_INIT(&q->writes);
+        QSIMPLEQ_INIT(&q->leaving);
         g_hash_table_insert(zw->queues, GUINT_TO_POINTER(zone), q);
         zw->nr_busy++;
         zw->last = q;
@@ -94,9 +102,8 @@ static ZoneQueue *queue_use_locked(ZoneWrites *zw, ZoneQueue *q, uint32_t zone)
 /* @q has no writes any more. */
 static void queue_rest_locked(ZoneWrites *zw, ZoneQueue *q)
 {
-    assert(queue_is_idle(q) && q->moving == 0);
+    assert(queue_is_idle(q) && q->moving == 0 && q->error == 0);
 
-    q->error = 0;
     QTAILQ_INSERT_TAIL(&zw->idle, q, next_idle);
     zw->nr_busy--;
 
@@ -127,14 +134,17 @@ static void set_dirty_locked(ZoneWrites *zw, uint32_t zone)
     }
 }
 
-/* Wait for the turn of @w, and for w->ret to say how it went. */
-static int coroutine_fn wait_and_unlock(ZoneWrites *zw, ZoneWrite *w)
+/* Drop the lock, wake @other if there is one, and wait to be woken. */
+static void coroutine_fn wait_and_unlock(ZoneWrites *zw, ZoneWrite *w,
+                                         ZoneWrite *other)
 {
     w->co = qemu_coroutine_self();
     qemu_mutex_unlock(&zw->lock);
+    if (other) {
+        aio_co_wake(other->co);
+    }
     qemu_coroutine_yield();
     w->co = NULL;
-    return w->ret;
 }
 
 /* Wake those of @list, who wait.  A write may be gone once it is woken. */
@@ -146,28 +156,6 @@ static void wake(ZoneWriteList *list)
         QSIMPLEQ_REMOVE_HEAD(list, woken);
         aio_co_wake(w->co);
     }
-}
-
-/*
- * The same for the caller's write @self and others of @list, in their order.
- * Coroutines of this thread only start when the caller yields, which it must
- * do to come after those below it.
- */
-static void coroutine_fn wake_in_turn(ZoneWriteList *list, ZoneWrite *self)
-{
-    bool is_first = QSIMPLEQ_FIRST(list) == self;
-    ZoneWrite *w;
-
-    while ((w = QSIMPLEQ_FIRST(list)) != self) {
-        QSIMPLEQ_REMOVE_HEAD(list, woken);
-        aio_co_wake(w->co);
-    }
-    QSIMPLEQ_REMOVE_HEAD(list, woken);
-    if (!is_first) {
-        aio_co_schedule(qemu_get_current_aio_context(), qemu_coroutine_self());
-        qemu_coroutine_yield();
-    }
-    wake(list);
 }
 
 /* Check @w against the table and append it to the queue of its zone. */
@@ -223,50 +211,24 @@ static bool must_wait_locked(ZoneWrites *zw, uint64_t offset)
     return is_held_locked(zw, zone) && !(q && q->error);
 }
 
-int coroutine_fn zone_writes_begin(ZoneWrites *zw, ZoneWrite *w,
-                                   uint64_t offset, uint64_t bytes,
-                                   bool append)
-{
-    int ret;
-
-    *w = (ZoneWrite) {
-        .offset = offset,
-        .bytes = bytes,
-        .append = append,
-    };
-
-    qemu_mutex_lock(&zw->lock);
-    if (zw->held.count && must_wait_locked(zw, offset)) {
-        QSIMPLEQ_INSERT_TAIL(&zw->waiting, w, woken);
-        return wait_and_unlock(zw, w);
-    }
-    ret = admit_locked(zw, w);
-    if (w->done) {
-        return wait_and_unlock(zw, w);
-    }
-    qemu_mutex_unlock(&zw->lock);
-    return ret;
-}
-
-static void pop_locked(ZoneQueue *q, ZoneWriteList *popped)
+/* The first write of @q is over: it leaves when it has the turn. */
+static void pop_locked(ZoneQueue *q)
 {
     ZoneWrite *w = QSIMPLEQ_FIRST(&q->writes);
 
     QSIMPLEQ_REMOVE_HEAD(&q->writes, next);
-    QSIMPLEQ_INSERT_TAIL(popped, w, woken);
-    w->queue = NULL;
+    QSIMPLEQ_INSERT_TAIL(&q->leaving, w, woken);
 }
 
 /* Acknowledge the writes of @q whose turn it is. */
-static void acknowledge_locked(ZoneWrites *zw, ZoneQueue *q,
-                               ZoneWriteList *popped)
+static void acknowledge_locked(ZoneWrites *zw, ZoneQueue *q)
 {
     ZoneWrite *w = QSIMPLEQ_FIRST(&q->writes);
     uint64_t wp = 0;
 
     while (w && w->done && w->ret >= 0) {
         wp = w->offset + w->bytes;
-        pop_locked(q, popped);
+        pop_locked(q);
         w = QSIMPLEQ_FIRST(&q->writes);
     }
     if (wp) {
@@ -279,7 +241,7 @@ static void acknowledge_locked(ZoneWrites *zw, ZoneQueue *q,
  * Fail what is left of @q.  Nothing of it moves, so the range can be handed
  * out again; the first one failed by itself, and the others fail with it.
  */
-static void fail_locked(ZoneWrites *zw, ZoneQueue *q, ZoneWriteList *popped)
+static void fail_locked(ZoneWrites *zw, ZoneQueue *q)
 {
     ZoneWrite *w = QSIMPLEQ_FIRST(&q->writes);
     int ret = w->ret;
@@ -287,9 +249,11 @@ static void fail_locked(ZoneWrites *zw, ZoneQueue *q, ZoneWriteList *popped)
     assert(q->moving == 0 && ret < 0);
 
     zone_table_rewind(zw->table, q->zone);
+    q->reserved = zone_table_wp(zw->table, q->zone);
+    q->error = 0;
     while ((w = QSIMPLEQ_FIRST(&q->writes))) {
         w->ret = ret;
-        pop_locked(q, popped);
+        pop_locked(q);
     }
 }
 
@@ -305,11 +269,78 @@ static Coroutine *holder_to_wake_locked(ZoneWrites *zw, const ZoneQueue *q)
     return holder;
 }
 
-int coroutine_fn zone_writes_end(ZoneWrites *zw, ZoneWrite *w, int ret)
+/*
+ * @w has the turn: take it from its queue, drop the lock, and hand the turn on.
+ * The next one runs when this coroutine yields, which is after the caller was
+ * told the result.
+ */
+static int coroutine_fn leave_and_unlock(ZoneWrites *zw, ZoneWrite *w)
 {
-    ZoneWriteList popped = QSIMPLEQ_HEAD_INITIALIZER(popped);
     ZoneQueue *q = w->queue;
     Coroutine *holder = NULL;
+    ZoneWrite *next;
+
+    assert(QSIMPLEQ_FIRST(&q->leaving) == w);
+    QSIMPLEQ_REMOVE_HEAD(&q->leaving, woken);
+    next = QSIMPLEQ_FIRST(&q->leaving);
+    if (queue_is_idle(q)) {
+        holder = holder_to_wake_locked(zw, q);
+        queue_rest_locked(zw, q);
+    }
+    qemu_mutex_unlock(&zw->lock);
+
+    if (next) {
+        aio_co_wake(next->co);
+    }
+    if (holder) {
+        aio_co_wake(holder);
+    }
+    return w->ret;
+}
+
+/*
+ * Wait until @w is over and has the turn.  If @first is not NULL, it has the
+ * turn and does not know.
+ */
+static int coroutine_fn wait_and_leave(ZoneWrites *zw, ZoneWrite *w,
+                                       ZoneWrite *first)
+{
+    wait_and_unlock(zw, w, first);
+    qemu_mutex_lock(&zw->lock);
+    return leave_and_unlock(zw, w);
+}
+
+int coroutine_fn zone_writes_begin(ZoneWrites *zw, ZoneWrite *w,
+                                   uint64_t offset, uint64_t bytes,
+                                   bool append)
+{
+    int ret;
+
+    *w = (ZoneWrite) {
+        .offset = offset,
+        .bytes = bytes,
+        .append = append,
+    };
+
+    qemu_mutex_lock(&zw->lock);
+    if (zw->held.count && must_wait_locked(zw, offset)) {
+        QSIMPLEQ_INSERT_TAIL(&zw->waiting, w, woken);
+        wait_and_unlock(zw, w, NULL);
+        return w->ret;
+    }
+    ret = admit_locked(zw, w);
+    if (w->done) {
+        return wait_and_leave(zw, w, NULL);
+    }
+    qemu_mutex_unlock(&zw->lock);
+    return ret;
+}
+
+int coroutine_fn zone_writes_end(ZoneWrites *zw, ZoneWrite *w, int ret)
+{
+    ZoneQueue *q = w->queue;
+    ZoneWrite *first;
+    bool is_turn_taken;
 
     if (!q) {
         return ret;
@@ -323,27 +354,17 @@ int coroutine_fn zone_writes_end(ZoneWrites *zw, ZoneWrite *w, int ret)
         q->error = ret;
     }
 
-    acknowledge_locked(zw, q, &popped);
+    is_turn_taken = !QSIMPLEQ_EMPTY(&q->leaving);
+    acknowledge_locked(zw, q);
     if (q->error && q->moving == 0) {
-        fail_locked(zw, q, &popped);
-    }
-    if (queue_is_idle(q)) {
-        holder = holder_to_wake_locked(zw, q);
-        queue_rest_locked(zw, q);
+        fail_locked(zw, q);
     }
 
-    if (w->queue) {
-        /* A lower write is still in flight, and will wake this one. */
-        assert(QSIMPLEQ_EMPTY(&popped));
-        return wait_and_unlock(zw, w);
+    first = QSIMPLEQ_FIRST(&q->leaving);
+    if (first == w) {
+        return leave_and_unlock(zw, w);
     }
-    qemu_mutex_unlock(&zw->lock);
-
-    wake_in_turn(&popped, w);
-    if (holder) {
-        aio_co_wake(holder);
-    }
-    return w->ret;
+    return wait_and_leave(zw, w, is_turn_taken ? NULL : first);
 }
 
 void coroutine_fn zone_writes_hold(ZoneWrites *zw, ZoneRange range)

@@ -166,6 +166,11 @@ class FaultyDisk(Disk):
         elif not done:
             super().read_line(line)
         elif int(done[1]):      # not if a flush, see below
+            zone, pos = divmod(int(done[2]), self.geo.zone_size)
+            if zone >= self.geo.conventional and \
+               pos != self.acked.get(zone, 0):
+                raise Failed(f'zone {zone}: acknowledged at {pos:#x} after '
+                             f'{self.acked.get(zone, 0):#x}')
             super().read_line(line)
 
     def go_on(self):

@@ -349,6 +349,93 @@ static void test_zones_are_independent(void)
     disk_free(d);
 }
 
+/*
+ * A write that, when it ends, wakes another one before it wakes those behind
+ * it: like one that had a lock on which the other waited.
+ */
+typedef struct Waker {
+    Request r;
+    Request *other;
+} Waker;
+
+static void coroutine_fn waker_entry(void *opaque)
+{
+    Waker *waker = opaque;
+    Request *r = &waker->r;
+
+    r->ret = zone_writes_begin(&r->disk->zw, &r->w, r->offset, r->bytes, false);
+    g_assert_cmpint(r->ret, ==, 0);
+    qemu_coroutine_yield();
+    aio_co_wake(waker->other->co);
+    r->ret = zone_writes_end(&r->disk->zw, &r->w, r->io_ret);
+    r->phase = ENDED;
+    r->turn = r->disk->turns++;
+}
+
+static void send_waker(Disk *d, Waker *waker, Request *other, uint64_t offset,
+                       uint64_t bytes)
+{
+    *waker = (Waker) {
+        .r = { .disk = d, .offset = offset, .bytes = bytes },
+        .other = other,
+    };
+    waker->r.co = qemu_coroutine_create(waker_entry, waker);
+    qemu_coroutine_enter(waker->r.co);
+    settle();
+}
+
+static void test_writes_return_in_order_whoever_runs_first(void)
+{
+    Disk *d = disk_new(0, 0);
+    Waker a;
+    Request b, c;
+
+    send_waker(d, &a, &c, ZONE, BLOCK);
+    send_write(d, &b, ZONE + BLOCK, BLOCK);
+    send_write(d, &c, ZONE + 2 * BLOCK, BLOCK);
+    complete(&b, 0);
+    qemu_coroutine_enter(a.r.co);
+    settle();
+    assert_ended(&a.r, 0);
+    assert_ended(&b, 0);
+    assert_ended(&c, 0);
+    g_assert_cmpint(a.r.turn, ==, 0);
+    g_assert_cmpint(b.turn, ==, 1);
+    g_assert_cmpint(c.turn, ==, 2);
+    assert_wp(d, 1, ZONE + 3 * BLOCK);
+    disk_free(d);
+}
+
+static void coroutine_fn retry_entry(void *opaque)
+{
+    qemu_coroutine_yield();
+    request_entry(opaque);
+}
+
+static void test_retry_may_come_before_all_failures_returned(void)
+{
+    Disk *d = disk_new(0, 0);
+    Waker a;
+    Request b, retry = { .disk = d, .offset = ZONE, .bytes = BLOCK };
+
+    retry.co = qemu_coroutine_create(retry_entry, &retry);
+    qemu_coroutine_enter(retry.co);
+
+    send_waker(d, &a, &retry, ZONE, BLOCK);
+    send_write(d, &b, ZONE + BLOCK, BLOCK);
+    complete(&b, 0);
+    a.r.io_ret = -EIO;
+    qemu_coroutine_enter(a.r.co);
+    settle();
+    assert_ended(&a.r, -EIO);
+    assert_ended(&b, -EIO);
+    assert_phase(&retry, MOVING);
+    complete(&retry, 0);
+    assert_ended(&retry, 0);
+    assert_wp(d, 1, ZONE + BLOCK);
+    disk_free(d);
+}
+
 static void test_conventional_writes_have_no_order(void)
 {
     Disk *d = disk_new(0, 0);
@@ -1856,6 +1943,8 @@ int main(int argc, char **argv)
         test_every_order);
     ADD("order/every-set-of-failures-in-every-order-drains-and-rewinds",
         test_every_failure);
+    ADD("order/writes-return-in-it-whichever-coroutine-runs-first",
+        test_writes_return_in_order_whoever_runs_first);
     ADD("order/zones-do-not-wait-for-each-other", test_zones_are_independent);
     ADD("order/conventional-writes-have-none",
         test_conventional_writes_have_no_order);
@@ -1868,6 +1957,8 @@ int main(int argc, char **argv)
         test_late_write_gets_the_lowest_errno);
     ADD("failure/retries-in-the-same-order-fail-and-then-succeed",
         test_retries_fail_and_succeed);
+    ADD("failure/retry-may-come-before-all-of-them-have-returned",
+        test_retry_may_come_before_all_failures_returned);
 
     ADD("place/appends-in-flight-get-distinct-contiguous-offsets",
         test_appends_are_contiguous);
