@@ -2,6 +2,7 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import measure
 
 TOP = Path(__file__).resolve().parents[2]
 BUILD = TOP / 'build'
-TOOLS = BUILD / 'qemu-build'
+TOOLS = Path(os.environ.get('QEMU_BUILD') or BUILD / 'qemu-build')
 BASE = BUILD / 'base'
 
 KIB = 1024

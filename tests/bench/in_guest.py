@@ -18,6 +18,7 @@ import guest                                                # noqa: E402
 
 ZONE_SIZE = 64 * MIB
 NR_ZONES = 256
+ROUNDS = 3
 # Size of a write, number of writes to a zone, number of zones
 LOADS = ((4 * KIB, 2000, 1), (64 * KIB, 1000, 1), (MIB, 64, 1),
          (64 * KIB, 100, 16))
@@ -39,7 +40,7 @@ def script(bench):
     """Return what the guest does"""
     lines = [SCRIPT.replace('ZONE /', f'{ZONE_SIZE} /')]
     zone = 0
-    for number in range(bench.rounds):
+    for number in range(bench.rounds or ROUNDS):
         for size, count, zones in LOADS[:2] if bench.quick else LOADS:
             case = f'guest {size_name(size)} z{zones}'
             for position in range(len(KINDS)):

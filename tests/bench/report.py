@@ -8,9 +8,9 @@ from images import KINDS
 from targets import number
 
 COUNTS = ('calls beyond the data', 'writes', 'fallocates', 'fdatasyncs',
-          'beyond the data', 'written', 'allocated', 'system calls', 'user',
-          'system', 'instructions', 'path instructions', 'elapsed',
-          'peak RSS')
+          'fdatasyncs per flush', 'beyond the data', 'written', 'allocated',
+          'system calls', 'user', 'system', 'instructions',
+          'path instructions', 'elapsed', 'peak RSS')
 TIMES_LEGEND = '''\
 Milliseconds: median (least-most) of the rounds.  CPU: user and system time,
 zoned/plain.  Ratio: throughput, zoned/plain, above 1 zoned is faster; best: of

@@ -4,13 +4,15 @@
 """Cases of `make bench`: in each round all kinds of images take turns"""
 
 import re
+import time
 
 import measure
 from counts import RESETS
 from images import KIB, KINDS, MIB, Load, size_name
 
 SIZES = {4 * KIB: 8192, 64 * KIB: 2048, MIB: 256}
-FLUSHED = {4 * KIB: 1000, 64 * KIB: 1000, MIB: 200}
+FEWEST_ROUNDS, MOST_ROUNDS, SECONDS_PER_CASE = 3, 9, 4
+FLUSHED = {4 * KIB: 1000, 64 * KIB: 1000, MIB: 100}
 
 
 def time_load(bench, case, kind, image, load):
@@ -21,8 +23,15 @@ def time_load(bench, case, kind, image, load):
 
 
 def rounds(bench, kinds):
-    """Yield the kinds in turn, beginning with another in every round"""
-    for number in range(bench.rounds):
+    """
+    Yield the kinds in turn, beginning with another in every round.  Unless a
+    number of rounds is asked for, there are at least 3, and more in time.
+    """
+    begin = time.monotonic()
+    for number in range(bench.rounds or MOST_ROUNDS):
+        if not bench.rounds and number >= FEWEST_ROUNDS and \
+                time.monotonic() - begin > SECONDS_PER_CASE:
+            break
         for position in range(len(kinds)):
             yield kinds[(number + position) % len(kinds)]
 
@@ -82,7 +91,7 @@ def flush(bench):
 
 def reset(bench):
     image = bench.image('zoned')
-    for _ in range(bench.rounds):
+    for _ in rounds(bench, ('zoned',)):
         for case, (prepare, size) in RESETS.items():
             prepare(image)
             with measure.Session(image.io()) as session:
