@@ -195,9 +195,12 @@ class Disk:
             generation.mark(self.position(), pos + length)
         self.check_filled(zone)
 
-    def append(self, zone, *lengths):
+    def append(self, zone, *lengths, wait=True):
         length = sum(lengths)
         pos = self.wp(zone)
+        if not wait:
+            self.append_at_depth(zone, pos, lengths)
+            return
         self.history.now(zone).data += b'\xcd' * length
         self.reserved[zone] = pos + length
         out = self.command(f'zap -p {self.offset(zone, 0)} '
@@ -207,6 +210,17 @@ class Disk:
             raise Failed(f'append to zone {zone} at {pos:#x}: {out}')
         self.acked[zone] = pos + length
         self.check_filled(zone)
+
+    def append_at_depth(self, zone, pos, lengths):
+        offset = self.offset(zone, pos)     # as read_line() will learn
+        self.sequence += 1
+        byte = 1 + zlib.crc32(repr((offset, self.sequence)).encode()) % 255
+        self.history.now(zone).data += bytes([byte]) * sum(lengths)
+        self.reserved[zone] = pos + sum(lengths)
+        self.flying.add(offset)
+        self.depth += 1
+        self.command(f'aio_zap -P {byte} {self.offset(zone, 0)} '
+                     f'{" ".join(map(str, lengths))}')
 
     def zeroes(self, zone, length, wait=True, unmap=False):
         pos = self.wp(zone)

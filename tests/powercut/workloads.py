@@ -166,7 +166,6 @@ def depth(disk, rng):
           Geometry(128 * KIB, 8, capacity=96 * KIB), 'cluster_size=4k',
           hold=0.4)
 def append(disk, rng):
-    # qemu-io has one append in flight at a time
     for _ in range(90):
         zone = some_zone(disk, rng, few=4)
         for _ in range(rng.choice((0, 0, 1, 3))):
@@ -185,6 +184,31 @@ def append(disk, rng):
             disk.drain()
             disk.reset(zone)
     disk.drain()
+
+
+@workload('zone appends at depth, completed out of order',
+          Geometry(256 * KIB, 8, capacity=224 * KIB, max_active=4),
+          'cluster_size=4k', hold=0.5)
+def append_depth(disk, rng):
+    for _ in range(25):
+        for n in range(rng.randint(4, 16)):
+            make_room(disk, rng)
+            zone = some_zone(disk, rng, few=3)
+            lengths = [512 * rng.randint(1, 8)
+                       for _ in range(rng.randint(1, 3))]
+            if disk.room(zone) < sum(lengths):
+                lengths = [disk.room(zone)]
+            disk.append(zone, *lengths, wait=False)
+            if rng.random() < 0.1:
+                disk.write(zone, length(rng, disk, zone), wait=False) \
+                    if disk.room(zone) else disk.flush()
+            if rng.random() < 0.15:
+                disk.flush()
+        if rng.random() < 0.7:
+            disk.flush()
+        disk.drain()
+        if rng.random() < 0.2:
+            disk.reset(some_zone(disk, rng))
 
 
 @workload('zones that are reset and written again',
