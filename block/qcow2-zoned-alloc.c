@@ -209,6 +209,34 @@ out:
     return ret;
 }
 
+/*
+ * Wait for the allocating writes in flight that qcow2_alloc_host_offset() would
+ * wait for, or stop at, in [@offset, @offset + @bytes).  s->lock is held, but
+ * not while waiting.
+ */
+static void coroutine_fn wait_for_allocations(BlockDriverState *bs,
+                                              uint64_t offset, uint64_t bytes)
+{
+    BDRVQcow2State *s = bs->opaque;
+    QCowL2Meta *m = QLIST_FIRST(&s->cluster_allocs);
+
+    while (m) {
+        uint64_t start = l2meta_cow_start(m);
+        uint64_t end = l2meta_cow_end(m);
+
+        if (!m->keep_old_clusters) {
+            start = start_of_cluster(s, start);
+            end = ROUND_UP(end, s->cluster_size);
+        }
+        if (start < offset + bytes && offset < end) {
+            qemu_co_queue_wait(&m->dependent_requests, &s->lock);
+            m = QLIST_FIRST(&s->cluster_allocs);
+        } else {
+            m = QLIST_NEXT(m, next_in_flight);
+        }
+    }
+}
+
 int64_t coroutine_fn qcow2_zoned_map(BlockDriverState *bs, int64_t offset,
                                      int64_t *bytes)
 {
@@ -227,7 +255,7 @@ int64_t coroutine_fn qcow2_zoned_map(BlockDriverState *bs, int64_t offset,
      * Here, since what is found ahead would be out of date if
      * qcow2_alloc_host_offset() had to wait.
      */
-    qcow2_wait_for_dependencies(bs, offset, *bytes + WINDOW_MAX);
+    wait_for_allocations(bs, offset, *bytes + WINDOW_MAX);
 
     /* Another write of the zone may have mapped it meanwhile. */
     host_offset = find_window(s->zoned, offset, bytes);
