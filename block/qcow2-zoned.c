@@ -819,6 +819,37 @@ ImageInfoSpecificQCow2Zoned *qcow2_zoned_get_info(BlockDriverState *bs)
     return info;
 }
 
+BlockStatsSpecific *qcow2_zoned_get_stats(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    BlockStatsSpecific *stats;
+    ZoneCounts counts;
+
+    if (!qcow2_has_zones(bs)) {
+        return NULL;
+    }
+    WITH_QEMU_LOCK_GUARD(&z->writes.lock) {
+        counts = zone_table_count(z->table);
+    }
+
+    stats = g_new(BlockStatsSpecific, 1);
+    *stats = (BlockStatsSpecific) {
+        .driver         = BLOCKDEV_DRIVER_QCOW2,
+        .u.qcow2.zones  = g_new(BlockZoneCounts, 1),
+    };
+    *stats->u.qcow2.zones = (BlockZoneCounts) {
+        .conventional       = counts.not_wp,
+        .empty              = counts.empty,
+        .implicitly_open    = counts.implicitly_open,
+        .explicitly_open    = counts.explicitly_open,
+        .closed             = counts.closed,
+        .full               = counts.full,
+        .read_only          = counts.read_only,
+        .offline            = counts.offline,
+    };
+    return stats;
+}
+
 /* --- Check --- */
 
 int coroutine_fn qcow2_zoned_check_refcounts(BlockDriverState *bs,

@@ -230,6 +230,12 @@ int64_t qcow2_zoned_measure(QemuOpts *opts, uint64_t disk_size,
 /* NULL if the image is not zoned */
 ImageInfoSpecificQCow2Zoned *qcow2_zoned_get_info(BlockDriverState *bs);
 
+/*
+ * BlockDriver.bdrv_get_specific_stats: the number of zones in each state, NULL
+ * if there are none
+ */
+BlockStatsSpecific *qcow2_zoned_get_stats(BlockDriverState *bs);
+
 /* Count the table's clusters in the refcounts that a check computes. */
 int coroutine_fn GRAPH_RDLOCK
 qcow2_zoned_check_refcounts(BlockDriverState *bs, BdrvCheckResult *res,

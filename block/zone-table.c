@@ -47,6 +47,12 @@ struct ZoneTable {
     /* Zones by activity; changed by zone_set_activity() only. */
     uint32_t count[ZONE_ACTIVITY__MAX];
 
+    /* Inactive zones that are not EMPTY */
+    uint32_t nr_full;
+    uint32_t nr_read_only;      /* set when the table is loaded, and so are: */
+    uint32_t nr_offline;
+    uint32_t nr_not_wp;
+
     /*
      * Implicitly open zones, the least recently written one first, and where
      * to find each.  Kept only if there is an open limit, since nobody asks
@@ -299,6 +305,21 @@ uint32_t zone_table_nr_active(const ZoneTable *t)
     return zone_table_nr_open(t) + t->count[ZONE_CLOSED];
 }
 
+ZoneCounts zone_table_count(const ZoneTable *t)
+{
+    return (ZoneCounts) {
+        .not_wp             = t->nr_not_wp,
+        .empty              = t->count[ZONE_INACTIVE] - t->nr_not_wp -
+                              t->nr_full - t->nr_read_only - t->nr_offline,
+        .implicitly_open    = t->count[ZONE_IMPLICIT],
+        .explicitly_open    = t->count[ZONE_EXPLICIT],
+        .closed             = t->count[ZONE_CLOSED],
+        .full               = t->nr_full,
+        .read_only          = t->nr_read_only,
+        .offline            = t->nr_offline,
+    };
+}
+
 BlockZoneState zone_table_state(const ZoneTable *t, uint32_t zone)
 {
     uint64_t word = zone_word(t, zone);
@@ -401,6 +422,7 @@ ZoneTable *zone_table_new(const ZoneGeometry *geo)
                       attributes << WORD_ATTRIBUTES_SHIFT;
     }
     t->count[ZONE_INACTIVE] = geo->nr_zones;
+    t->nr_not_wp = geo->nr_conventional;
     QTAILQ_INIT(&t->recency);
     t->recency_of = g_hash_table_new_full(NULL, NULL, NULL, g_free);
     return t;
@@ -450,6 +472,21 @@ bool zone_table_load(ZoneTable *t, uint32_t zone, uint64_t wp,
                   wp | (uint64_t)attributes << WORD_ATTRIBUTES_SHIFT);
     if (zone_table_entry_is_active(t, zone, wp, attributes)) {
         zone_set_activity(t, zone, ZONE_CLOSED);
+    }
+    switch (zone_table_state(t, zone)) {
+    case BLK_ZS_OFFLINE:
+        t->nr_offline++;
+        t->nr_not_wp -= conventional;
+        break;
+    case BLK_ZS_RDONLY:
+        t->nr_read_only++;
+        t->nr_not_wp -= conventional;
+        break;
+    case BLK_ZS_FULL:
+        t->nr_full++;
+        break;
+    default:
+        break;
     }
     return true;
 }
@@ -628,6 +665,7 @@ void zone_table_acknowledge(ZoneTable *t, uint32_t zone, uint64_t wp,
     zone_set_busy(t, zone, busy);
     if (wp == limit) {
         zone_set_activity(t, zone, ZONE_INACTIVE);
+        t->nr_full++;
     }
 }
 
@@ -752,11 +790,13 @@ static void zone_finish(ZoneTable *t, uint32_t zone)
     assert(!(zone_word(t, zone) & WORD_BUSY));
     zone_set_finished(t, zone, true);
     zone_set_activity(t, zone, ZONE_INACTIVE);
+    t->nr_full++;
 }
 
 static void zone_reset(ZoneTable *t, uint32_t zone)
 {
     assert(!(zone_word(t, zone) & WORD_BUSY));
+    t->nr_full -= zone_table_state(t, zone) == BLK_ZS_FULL;
     zone_set_finished(t, zone, false);
     zone_set_wp(t, zone, zone_table_start(t, zone));
     zone_set_activity(t, zone, ZONE_INACTIVE);
@@ -811,6 +851,31 @@ void zone_table_apply(ZoneTable *t, BlockZoneOp op, ZoneRange range)
     }
 }
 
+/* Count the zones in @state one by one. */
+static uint32_t count_state(const ZoneTable *t, BlockZoneState state)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < t->geo.nr_zones; i++) {
+        n += zone_table_state(t, i) == state;
+    }
+    return n;
+}
+
+static bool counts_are_consistent(const ZoneTable *t)
+{
+    ZoneCounts counts = zone_table_count(t);
+
+    return counts.not_wp == count_state(t, BLK_ZS_NOT_WP) &&
+           counts.empty == count_state(t, BLK_ZS_EMPTY) &&
+           counts.implicitly_open == count_state(t, BLK_ZS_IOPEN) &&
+           counts.explicitly_open == count_state(t, BLK_ZS_EOPEN) &&
+           counts.closed == count_state(t, BLK_ZS_CLOSED) &&
+           counts.full == count_state(t, BLK_ZS_FULL) &&
+           counts.read_only == count_state(t, BLK_ZS_RDONLY) &&
+           counts.offline == count_state(t, BLK_ZS_OFFLINE);
+}
+
 bool zone_table_is_consistent(const ZoneTable *t)
 {
     uint32_t count[ZONE_ACTIVITY__MAX] = { 0 };
@@ -838,6 +903,7 @@ bool zone_table_is_consistent(const ZoneTable *t)
         listed++;
     }
     return !memcmp(count, t->count, sizeof(count)) &&
+           counts_are_consistent(t) &&
            listed == (t->geo.max_open ? count[ZONE_IMPLICIT] : 0) &&
            listed == g_hash_table_size(t->recency_of) &&
            (!t->geo.max_open || zone_table_nr_open(t) <= t->geo.max_open);

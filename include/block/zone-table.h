@@ -138,6 +138,21 @@ void zone_table_describe(const ZoneTable *t, uint32_t zone,
 uint32_t zone_table_nr_open(const ZoneTable *t);
 uint32_t zone_table_nr_active(const ZoneTable *t);
 
+/* Number of zones in each state */
+typedef struct ZoneCounts {
+    uint32_t not_wp;            /* conventional */
+    uint32_t empty;
+    uint32_t implicitly_open;
+    uint32_t explicitly_open;
+    uint32_t closed;
+    uint32_t full;
+    uint32_t read_only;
+    uint32_t offline;
+} ZoneCounts;
+
+/* Takes the same time for any number of zones. */
+ZoneCounts zone_table_count(const ZoneTable *t);
+
 /*
  * Would an entry (@wp, @attributes) of sequential @zone be CLOSED, or FULL,
  * after a power cycle?  Lock-free; says nothing about the zone's present
