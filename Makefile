@@ -45,6 +45,10 @@ check-series: build/build.ninja
 check-sanitizers: build/build.ninja
 	@series/check --sanitizers
 
+# unit tests built with ThreadSanitizer
+check-tsan: build/build.ninja
+	@series/check --tsan
+
 STATES = 20000
 SEED = 1
 powercut: all
@@ -91,8 +95,8 @@ refresh: build/build.ninja
 	@series/refresh
 
 clean:
-	rm -rf build/qemu-build build/qemu-build-sanitizers build/sanitizers \
-	    build/meson-* build/build.ninja
+	rm -rf build/qemu-build build/qemu-build-sanitizers build/qemu-build-tsan \
+	    build/sanitizers build/meson-* build/build.ninja
 
 distclean:
 	@[ ! -d build/qemu ] || series/assemble --check
@@ -107,6 +111,7 @@ help:
 	@echo '                        check-guest-smoke, check-bench, check-series'
 	@echo "make check-qemu         QEMU's own qcow2 iotests; BASE=1 builds the base to compare"
 	@echo 'make check-sanitizers   tests of a build with ASan and UBSan'
+	@echo 'make check-tsan         unit tests with ThreadSanitizer'
 	@echo 'make powercut           power cuts at random, STATES=N of them, SEED=S'
 	@echo 'make faults             every write and flush of workloads fails in turn, CUTS=N'
 	@echo '                        power cuts after each; the host is full; SEED=S'
@@ -127,5 +132,5 @@ help:
 
 .PHONY: all check check-unit check-iotests check-qtest check-powercut \
         check-faults check-kill check-guest-smoke check-bench check-qemu \
-        check-series check-sanitizers powercut powercut-mutants faults kill bench \
+        check-series check-sanitizers check-tsan powercut powercut-mutants faults kill bench \
         bench-counts series series-build demo guest refresh clean distclean help

@@ -1706,6 +1706,7 @@ typedef struct Tag {
 
 typedef struct Stress {
     Disk *disk;
+    unsigned ops;               /* of each worker */
     IOThread *threads[THREADS];
     Tag *tags;
     uint32_t *content;          /* the tag of each sector */
@@ -1763,7 +1764,7 @@ static void coroutine_fn stress_request(Worker *worker, uint32_t tag)
     ret = zone_writes_begin(&s->disk->zw, &w, offset, bytes, append);
     if (ret < 0) {
         g_assert_true(ret == -EIO || ret == -EINVAL || ret == -EOVERFLOW ||
-                      (ret == -ERANGE && !append));
+                      ret == -ETOOMANYREFS || (ret == -ERANGE && !append));
         return;
     }
 
@@ -1790,15 +1791,42 @@ static void coroutine_fn stress_request(Worker *worker, uint32_t tag)
     }
 }
 
+/* What does not wait for writes, at any time */
+static void stress_open_or_close(Worker *worker)
+{
+    BlockZoneOp op = g_rand_boolean(worker->rand) ? BLK_ZO_OPEN : BLK_ZO_CLOSE;
+    int ret = manage(worker->s->disk, op,
+                     g_rand_int_range(worker->rand, 1, STRESS_ZONES));
+
+    g_assert_true(ret == 0 || ret == -EINVAL ||
+                  (op == BLK_ZO_OPEN &&
+                   (ret == -EOVERFLOW || ret == -ETOOMANYREFS)));
+}
+
+/* Counts, lists and states agree, and limits hold, at any time. */
+static void stress_check_table(Stress *s)
+{
+    const ZoneGeometry *geo = zone_table_geometry(s->disk->table);
+
+    QEMU_LOCK_GUARD(&s->disk->zw.lock);
+    g_assert_true(zone_table_is_consistent(s->disk->table));
+    g_assert_cmpuint(zone_table_nr_open(s->disk->table), <=, geo->max_open);
+    g_assert_cmpuint(zone_table_nr_active(s->disk->table), <=,
+                     geo->max_active);
+}
+
 static void coroutine_fn stress_worker(void *opaque)
 {
     Worker *worker = opaque;
     Stress *s = worker->s;
 
-    for (int i = 0; i < WORKER_OPS; i++) {
+    for (unsigned i = 0; i < s->ops; i++) {
         stress_request(worker, worker->first_tag + i);
         if (i % 8 == 0) {
+            stress_check_table(s);
             stress_hop(s, worker->rand);
+        } else if (i % 8 == 4) {
+            stress_open_or_close(worker);
         }
     }
     qatomic_dec(&s->running);
@@ -1835,7 +1863,7 @@ static uint64_t stress_check_zone(Stress *s, uint32_t zone, bool idle)
     return wp - start;
 }
 
-/* Reset zones now and then; look at others all the time. */
+/* Finish and reset zones now and then; look at others all the time. */
 static void coroutine_fn stress_manager(void *opaque)
 {
     Worker *worker = opaque;
@@ -1851,8 +1879,12 @@ static void coroutine_fn stress_manager(void *opaque)
 
         stress_hop(s, rand);
         zone_writes_hold(zw, range);
-        s->reset += stress_check_zone(s, zone, false);
-        g_assert_cmpint(manage(s->disk, BLK_ZO_RESET, zone), ==, 0);
+        if (g_rand_int_range(rand, 0, 4) == 0) {
+            g_assert_cmpint(manage(s->disk, BLK_ZO_FINISH, zone), ==, 0);
+        } else {
+            s->reset += stress_check_zone(s, zone, false);
+            g_assert_cmpint(manage(s->disk, BLK_ZO_RESET, zone), ==, 0);
+        }
         zone_writes_release(zw);
 
         zone = g_rand_int_range(rand, 1, FIRST_RESETTABLE);
@@ -1874,6 +1906,14 @@ static void coroutine_fn stress_manager(void *opaque)
     aio_wait_kick();
 }
 
+/* ZONE_STRESS=N makes it last N times as long. */
+static unsigned stress_factor(void)
+{
+    const char *factor = g_getenv("ZONE_STRESS");
+
+    return factor ? MAX(1, atoi(factor)) : 1;
+}
+
 static void test_threads(void)
 {
     ZoneGeometry geo = {
@@ -1886,11 +1926,16 @@ static void test_threads(void)
         .max_active = 7,
         .max_append_bytes = 1 * MiB,
     };
-    Stress s = { .disk = disk_with(&geo), .running = WORKERS + 1 };
+    Stress s = {
+        .disk = disk_with(&geo),
+        .ops = WORKER_OPS * stress_factor(),
+        .running = WORKERS + 1,
+    };
     Worker worker[WORKERS + 1];
     uint64_t left = 0;
+    gint64 time;
 
-    s.tags = g_new0(Tag, WORKERS * WORKER_OPS + 1);
+    s.tags = g_new0(Tag, WORKERS * s.ops + 1);
     s.content = g_new0(uint32_t, SECTORS(geo.disk_size));
     for (int i = 0; i < THREADS; i++) {
         s.threads[i] = iothread_new();
@@ -1898,10 +1943,11 @@ static void test_threads(void)
     for (int i = 0; i <= WORKERS; i++) {
         worker[i] = (Worker) {
             .s = &s,
-            .first_tag = i * WORKER_OPS + 1,
+            .first_tag = i * s.ops + 1,
             .rand = g_rand_new_with_seed(g_test_rand_int()),
         };
     }
+    time = g_get_monotonic_time();
     for (int i = 0; i <= WORKERS; i++) {
         Coroutine *co = qemu_coroutine_create(i < WORKERS ? stress_worker
                                                           : stress_manager,
@@ -1910,6 +1956,7 @@ static void test_threads(void)
         aio_co_schedule(iothread_get_aio_context(s.threads[i % THREADS]), co);
     }
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&s.running) > 0);
+    time = g_get_monotonic_time() - time;
     for (int i = 0; i < THREADS; i++) {
         iothread_join(s.threads[i]);
     }
@@ -1917,8 +1964,11 @@ static void test_threads(void)
     for (uint32_t zone = 1; zone < STRESS_ZONES; zone++) {
         left += stress_check_zone(&s, zone, true);
     }
-    g_test_message("%" PRIu64 " sectors acknowledged, %" PRIu64 " of them "
-                   "reset", s.acknowledged, s.reset);
+    g_test_message("%u requests of %u threads, %" PRId64 " a second; %" PRIu64
+                   " sectors acknowledged, %" PRIu64 " of them reset",
+                   WORKERS * s.ops, THREADS,
+                   WORKERS * s.ops * G_USEC_PER_SEC / time,
+                   s.acknowledged, s.reset);
     g_assert_cmpuint(s.acknowledged, ==, s.reset + left);
     g_assert_cmpuint(s.reset, >, 0);
     g_assert_cmpuint(left, >, 0);
