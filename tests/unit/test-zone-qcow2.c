@@ -265,6 +265,83 @@ static void test_threads_share_zones(void)
     blk_unref(blk);
 }
 
+/* A zone request of each kind, in flight */
+typedef struct ZoneRequests {
+    Append append;
+    bool reset_done, finish_done, report_done;
+    BlockZoneDescriptor descs[NR_ZONES];
+    unsigned int nr_descs;
+} ZoneRequests;
+
+static void set_done(void *opaque, int ret)
+{
+    g_assert_cmpint(ret, ==, 0);
+    *(bool *)opaque = true;
+}
+
+static void send_zone_requests(BlockBackend *blk, ZoneRequests *r)
+{
+    memset(r, 0, sizeof(*r));
+    r->nr_descs = NR_ZONES;
+    fill_block(r->append.buf, 0, 0);
+    qemu_iovec_init_buf(&r->append.qiov, r->append.buf, BLOCK);
+    blk_aio_zone_append(blk, &r->append.offset, &r->append.qiov, 0,
+                        append_done, &r->append);
+    blk_aio_zone_mgmt(blk, BLK_ZO_RESET, ZONE_SIZE, ZONE_SIZE, set_done,
+                      &r->reset_done);
+    blk_aio_zone_mgmt(blk, BLK_ZO_FINISH, 2 * ZONE_SIZE, ZONE_SIZE, set_done,
+                      &r->finish_done);
+    blk_aio_zone_report(blk, 0, &r->nr_descs, r->descs, set_done,
+                        &r->report_done);
+}
+
+static bool any_done(const ZoneRequests *r)
+{
+    return r->append.done || r->reset_done || r->finish_done ||
+           r->report_done;
+}
+
+static bool all_done(const ZoneRequests *r)
+{
+    return r->append.done && r->reset_done && r->finish_done &&
+           r->report_done;
+}
+
+static void test_drain(void)
+{
+    BlockBackend *blk = new_image("");
+    ZoneRequests r;
+    uint64_t buf[BLOCK / sizeof(uint64_t)];
+
+    fill_block(buf, 1, 0);
+    for (unsigned zone = 1; zone < 3; zone++) {
+        g_assert_cmpint(blk_pwrite(blk, zone * ZONE_SIZE, BLOCK, buf, 0), ==,
+                        0);
+    }
+
+    send_zone_requests(blk, &r);
+    g_assert_false(any_done(&r));
+    blk_drain(blk);
+    g_assert_true(all_done(&r));
+    g_assert_cmpuint(describe(blk, 0).wp, ==, BLOCK);
+    g_assert_cmpint(describe(blk, 1).state, ==, BLK_ZS_EMPTY);
+    g_assert_cmpint(describe(blk, 2).state, ==, BLK_ZS_FULL);
+
+    /* Those that come in a drained section wait for its end */
+    bdrv_drained_begin(blk_bs(blk));
+    send_zone_requests(blk, &r);
+    while (aio_poll(qemu_get_aio_context(), false)) {
+        g_assert_false(any_done(&r));
+    }
+    g_assert_false(any_done(&r));
+    bdrv_drained_end(blk_bs(blk));
+    while (!all_done(&r)) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    g_assert_cmpuint(describe(blk, 0).wp, ==, 2 * BLOCK);
+    blk_unref(blk);
+}
+
 /* One copy, without reading and writing if the nodes are able to */
 typedef struct Copy {
     BlockBackend *from, *to;
@@ -351,6 +428,7 @@ int main(int argc, char **argv)
                     test_appends_in_flight);
     g_test_add_func("/zone-qcow2/threads-share-zones-and-lose-nothing",
                     test_threads_share_zones);
+    g_test_add_func("/zone-qcow2/drain-waits-for-zone-requests", test_drain);
     g_test_add_func("/zone-qcow2/copying-is-left-to-reads-and-writes",
                     test_copy_range);
     ret = g_test_run();
