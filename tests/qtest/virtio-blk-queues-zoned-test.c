@@ -182,7 +182,7 @@ static unsigned below(unsigned n)
 
 /* The image */
 
-static void run_qemu_img(const char *const *args)
+static void run_qemu_img(const char **args)
 {
     g_autofree char *qemu_img = realpath(getenv("QTEST_QEMU_IMG"), NULL);
     g_autoptr(GPtrArray) argv = g_ptr_array_new();
@@ -211,9 +211,18 @@ static void create(void)
         ",zone.max_active_zones=%u,zone.max_append_bytes=%u",
         ZONE * SECTOR, CAPACITY * SECTOR, FIRST_WRITTEN, MAX_OPEN, MAX_ACTIVE,
         MAX_SECTORS * SECTOR);
+    const char *args[] = {
+        "create", "-q", "-f", "qcow2", "-o", options, image, size, NULL
+    };
 
-    run_qemu_img((const char *[]) {
-        "create", "-q", "-f", "qcow2", "-o", options, image, size, NULL });
+    run_qemu_img(args);
+}
+
+static void check_image(void)
+{
+    const char *args[] = { "check", "-q", image, NULL };
+
+    run_qemu_img(args);
 }
 
 /* The device */
@@ -1249,7 +1258,7 @@ static void check_power_cycle(void)
 
     check_all(before);
     quit();
-    run_qemu_img((const char *[]) { "check", "-q", image, NULL });
+    check_image();
     launch();
     check_all(after);
     for (uint32_t zone = 0; zone < NR_ZONES; zone++) {
@@ -1261,7 +1270,7 @@ static void check_power_cycle(void)
     }
     g_assert_cmpmem(before, sizeof(before), after, sizeof(after));
     quit();
-    run_qemu_img((const char *[]) { "check", "-q", image, NULL });
+    check_image();
 }
 
 static void begin(void)
