@@ -1318,7 +1318,7 @@ static void test_queues(const void *properties)
     }
     g_test_message("%" PRIu64 " requests, %" PRIu64 " lost, %" PRIu64
                    " a second", nr_requests, nr_lost,
-                   timed * 1000000 / time);
+                   timed * G_USEC_PER_SEC / time);
     for (uint32_t type = 0; type < ARRAY_SIZE(replies); type++) {
         if (replies[type][OK]) {
             g_test_message("type %2u: %" PRIu64 " ok, %" PRIu64 " invalid, %"

@@ -13,6 +13,7 @@
 #include "block/block_int.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
+#include "qemu/module.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
 #include "system/block-backend.h"
@@ -342,6 +343,43 @@ static void test_drain(void)
     blk_unref(blk);
 }
 
+static void append_and_wait(BlockBackend *blk, Append *a)
+{
+    a->offset = 0;
+    a->done = false;
+    blk_aio_zone_append(blk, &a->offset, &a->qiov, 0, append_done, a);
+    while (!a->done) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+}
+
+/* Of the device, that is; a throttle node has tests of its own. */
+static void test_throttling(void)
+{
+    enum { PER_SECOND = 16 };
+    BlockBackend *blk = new_image("");
+    Append a;
+    ThrottleConfig config;
+    gint64 time;
+
+    fill_block(a.buf, 0, 0);
+    qemu_iovec_init_buf(&a.qiov, a.buf, BLOCK);
+    throttle_config_init(&config);
+    config.buckets[THROTTLE_BPS_WRITE].avg = PER_SECOND * BLOCK;
+    blk_io_limits_enable(blk, "group");
+    blk_set_io_limits(blk, &config);
+
+    time = g_get_monotonic_time();
+    for (int i = 0; i < PER_SECOND; i++) {
+        append_and_wait(blk, &a);
+    }
+    time = g_get_monotonic_time() - time;
+    g_assert_cmpint(time, >, G_USEC_PER_SEC / 2);
+
+    blk_io_limits_disable(blk);
+    blk_unref(blk);
+}
+
 /* One copy, without reading and writing if the nodes are able to */
 typedef struct Copy {
     BlockBackend *from, *to;
@@ -416,6 +454,7 @@ int main(int argc, char **argv)
     g_autofree char *dir = NULL;
     int ret;
 
+    module_call_init(MODULE_INIT_QOM);
     bdrv_init();
     qemu_init_main_loop(&error_abort);
     g_test_init(&argc, &argv, NULL);
@@ -429,6 +468,8 @@ int main(int argc, char **argv)
     g_test_add_func("/zone-qcow2/threads-share-zones-and-lose-nothing",
                     test_threads_share_zones);
     g_test_add_func("/zone-qcow2/drain-waits-for-zone-requests", test_drain);
+    g_test_add_func("/zone-qcow2/throttling-holds-for-appends",
+                    test_throttling);
     g_test_add_func("/zone-qcow2/copying-is-left-to-reads-and-writes",
                     test_copy_range);
     ret = g_test_run();

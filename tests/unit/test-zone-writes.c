@@ -1933,7 +1933,7 @@ static void test_threads(void)
     };
     Worker worker[WORKERS + 1];
     uint64_t left = 0;
-    gint64 time;
+    int64_t time;
 
     s.tags = g_new0(Tag, WORKERS * s.ops + 1);
     s.content = g_new0(uint32_t, SECTORS(geo.disk_size));
@@ -1964,10 +1964,10 @@ static void test_threads(void)
     for (uint32_t zone = 1; zone < STRESS_ZONES; zone++) {
         left += stress_check_zone(&s, zone, true);
     }
-    g_test_message("%u requests of %u threads, %" PRId64 " a second; %" PRIu64
+    g_test_message("%u requests in %u threads, %" PRId64 " a second; %" PRIu64
                    " sectors acknowledged, %" PRIu64 " of them reset",
                    WORKERS * s.ops, THREADS,
-                   WORKERS * s.ops * G_USEC_PER_SEC / time,
+                   (int64_t)WORKERS * s.ops * G_USEC_PER_SEC / time,
                    s.acknowledged, s.reset);
     g_assert_cmpuint(s.acknowledged, ==, s.reset + left);
     g_assert_cmpuint(s.reset, >, 0);
