@@ -37,7 +37,7 @@ does() {            # does NAME COMMAND...
 
 # The kernel's complaints since the last call, those of its boot left out.
 complaints() {
-    dmesg -c | sed '1,/Run \/init/d' | grep -E "$KERNEL_COMPLAINS"
+    dmesg -c | sed '/Linux version/,/Run \/init/d' | grep -E "$KERNEL_COMPLAINS"
 }
 
 refuses() {         # refuses NAME MESSAGE COMMAND...; the kernel may complain
