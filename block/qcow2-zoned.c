@@ -2,8 +2,7 @@
  * Zoned qcow2 images: the format
  *
  * The header extension and the table of write pointers: how they are created,
- * judged, loaded and checked.  The specification is in
- * docs/interop/zoned-qcow2.rst.
+ * judged and loaded.  The specification is in docs/interop/zoned-qcow2.rst.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -31,13 +30,14 @@
 #define DEFAULT_ZONE_SIZE       (256 * MiB)
 #define DEFAULT_MAX_APPEND      (1 * MiB)
 
-/* Entries are loaded and created this many bytes at a time. */
-#define TABLE_CHUNK             (1 * MiB)
-
-#define MAX_BAD_REPORTED        16
+#define RESCUE_HINT \
+    "To save data that it may hold, open the image with read-only=on and " \
+    "zone-rescue=on\n"
 
 #define ENTRY_WP_MASK           ((1ULL << 59) - 1)
 #define ENTRY_ATTRIBUTES_SHIFT  59
+#define ENTRY_READ_ONLY         (1ULL << 60)
+#define ENTRY_OFFLINE           (1ULL << 61)
 #define ENTRY_EXPLICITLY_OPEN   (1ULL << 63)
 
 /* The attributes of a zone are bits 59 to 62 of its entry, in this order. */
@@ -57,16 +57,26 @@ uint64_t qcow2_zoned_encode_open(uint64_t wp)
     return cpu_to_be64(wp | ENTRY_EXPLICITLY_OPEN);
 }
 
+static bool is_explicitly_open(uint64_t entry)
+{
+    return be64_to_cpu(entry) & ENTRY_EXPLICITLY_OPEN;
+}
+
+/* For rescue: READ-ONLY where it says OFFLINE */
+static uint64_t readable_entry(uint64_t entry)
+{
+    if (entry & cpu_to_be64(ENTRY_OFFLINE)) {
+        entry &= ~cpu_to_be64(ENTRY_OFFLINE);
+        entry |= cpu_to_be64(ENTRY_READ_ONLY);
+    }
+    return entry;
+}
+
 uint64_t qcow2_zoned_decode(uint64_t entry, unsigned *attributes)
 {
     entry = be64_to_cpu(entry);
     *attributes = (entry & ~ENTRY_EXPLICITLY_OPEN) >> ENTRY_ATTRIBUTES_SHIFT;
     return entry & ENTRY_WP_MASK;
-}
-
-static uint64_t table_bytes(const ZoneGeometry *geo)
-{
-    return (uint64_t)geo->nr_zones * QCOW2_ZONE_ENTRY_SIZE;
 }
 
 bool qcow2_zoned_overlaps(BlockDriverState *bs, uint64_t offset,
@@ -76,7 +86,7 @@ bool qcow2_zoned_overlaps(BlockDriverState *bs, uint64_t offset,
     Qcow2Zoned *z = s->zoned;
 
     return z && ranges_overlap(offset, bytes, z->table_offset,
-                               ROUND_UP(table_bytes(&z->geo),
+                               ROUND_UP(qcow2_zoned_table_bytes(&z->geo),
                                         s->cluster_size));
 }
 
@@ -196,7 +206,8 @@ check_table_place(BlockDriverState *bs, Error **errp)
 {
     BDRVQcow2State *s = bs->opaque;
     Qcow2Zoned *z = s->zoned;
-    uint64_t bytes = ROUND_UP(table_bytes(&z->geo), s->cluster_size);
+    uint64_t bytes = ROUND_UP(qcow2_zoned_table_bytes(&z->geo),
+                              s->cluster_size);
     int64_t file_size = bdrv_co_getlength(bs->file->bs);
     int overlap;
 
@@ -237,17 +248,13 @@ check_table_place(BlockDriverState *bs, Error **errp)
 
 /* --- Table --- */
 
-/*
- * Give @zone of @t what @entry says.  On failure it is unchanged, and @errp
- * says why.
- */
-static bool load_entry(ZoneTable *t, uint32_t zone, uint64_t entry,
-                       Error **errp)
+bool qcow2_zoned_load_entry(ZoneTable *t, uint32_t zone, uint64_t entry,
+                            Error **errp)
 {
     unsigned attributes;
     uint64_t wp = qcow2_zoned_decode(entry, &attributes);
 
-    if ((be64_to_cpu(entry) & ENTRY_EXPLICITLY_OPEN) && attributes) {
+    if (is_explicitly_open(entry) && attributes) {
         error_setg(errp, "Zone %" PRIu32 " is marked explicitly open, but "
                    "cannot be open", zone);
         return false;
@@ -255,48 +262,57 @@ static bool load_entry(ZoneTable *t, uint32_t zone, uint64_t entry,
     return zone_table_load(t, zone, wp, attributes, errp);
 }
 
-/* A zone with a bad entry becomes OFFLINE, with its data below no pointer. */
-static void load_bad_entry(ZoneTable *t, uint32_t zone)
-{
-    zone_table_load(t, zone, zone_table_start(t, zone),
-                    zone_table_attributes(t, zone) | ZONE_OFFLINE,
-                    &error_abort);
-}
-
 /*
- * Load the table from disk into @t.  Bad entries are counted in *@nr_bad, and
- * the first MAX_BAD_REPORTED passed to @report: its caller, not the image,
- * decides how much is said.  Zones whose entry says that they are explicitly
- * open are appended to @open.
+ * Read a part of the table.  For rescue, what cannot be read becomes entries
+ * that are bad in any zone.
  */
 static int coroutine_fn GRAPH_RDLOCK
-load_table(BlockDriverState *bs, ZoneTable *t, GArray *open, uint32_t *nr_bad,
-           void (*report)(Error *err, void *opaque), void *opaque)
+read_entries(BlockDriverState *bs, uint64_t pos, uint64_t bytes, uint8_t *buf)
 {
-    BDRVQcow2State *s = bs->opaque;
-    Qcow2Zoned *z = s->zoned;
-    uint64_t end = table_bytes(&z->geo);
-    g_autofree uint64_t *buf = g_malloc(MIN(TABLE_CHUNK, end));
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    uint64_t offset = z->table_offset + pos;
+    uint64_t n;
+    int ret;
+
+    if (z->table_is_lost) {
+        memset(buf, 0xff, bytes);
+        return 0;
+    }
+    ret = bdrv_co_pread(bs->file, offset, bytes, buf, 0);
+    if (ret >= 0 || !z->rescue) {
+        return ret;
+    }
+    for (uint64_t i = 0; i < bytes; i += n) {
+        n = MIN(BDRV_SECTOR_SIZE, bytes - i);
+        if (bdrv_co_pread(bs->file, offset + i, n, buf + i, 0) < 0) {
+            memset(buf + i, 0xff, n);
+        }
+    }
+    return 0;
+}
+
+int coroutine_fn
+qcow2_zoned_load_table(BlockDriverState *bs, ZoneTable *t, GArray *open,
+                       Qcow2ZonedBadEntryFn *bad_entry, void *opaque)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    uint64_t end = qcow2_zoned_table_bytes(&z->geo);
+    g_autofree uint64_t *buf = g_malloc(MIN(QCOW2_ZONED_LOAD_SIZE, end));
     uint32_t zone = 0;
 
-    for (uint64_t pos = 0; pos < end; pos += TABLE_CHUNK) {
-        uint64_t n = MIN(TABLE_CHUNK, end - pos);
-        int ret = bdrv_co_pread(bs->file, z->table_offset + pos, n, buf, 0);
+    for (uint64_t pos = 0; pos < end; pos += QCOW2_ZONED_LOAD_SIZE) {
+        uint64_t n = MIN(QCOW2_ZONED_LOAD_SIZE, end - pos);
+        int ret = read_entries(bs, pos, n, (uint8_t *)buf);
 
         if (ret < 0) {
             return ret;
         }
         for (uint64_t i = 0; i < n / QCOW2_ZONE_ENTRY_SIZE; i++, zone++) {
-            bool verbose = *nr_bad < MAX_BAD_REPORTED;
-            Error *err = NULL;
+            uint64_t entry = z->rescue ? readable_entry(buf[i]) : buf[i];
 
-            if (!load_entry(t, zone, buf[i], verbose ? &err : NULL)) {
-                load_bad_entry(t, zone);
-                (*nr_bad)++;
-                if (verbose) {
-                    report(err, opaque);
-                }
-            } else if (be64_to_cpu(buf[i]) & ENTRY_EXPLICITLY_OPEN) {
+            if (!qcow2_zoned_load_entry(t, zone, entry, NULL)) {
+                bad_entry(bs, t, zone, entry, opaque);
+            } else if (open && is_explicitly_open(entry)) {
                 g_array_append_val(open, zone);
             }
         }
@@ -304,10 +320,28 @@ load_table(BlockDriverState *bs, ZoneTable *t, GArray *open, uint32_t *nr_bad,
     return 0;
 }
 
-/* Keep the first one. */
-static void keep_error(Error *err, void *opaque)
+/*
+ * Without a good entry, a zone is OFFLINE; for rescue it is READ-ONLY, with
+ * all of it below its write pointer.
+ */
+static void coroutine_fn GRAPH_RDLOCK
+bad_entry_at_open(BlockDriverState *bs, ZoneTable *t, uint32_t zone,
+                  uint64_t entry, void *opaque)
 {
-    error_propagate(opaque, err);
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    Error **first_error = opaque;
+    unsigned type = zone_table_attributes(t, zone);
+    uint64_t wp = zone_table_start(t, zone);
+
+    if (!z->nr_bad_entries++) {
+        qcow2_zoned_load_entry(t, zone, entry, first_error);
+    }
+    if (z->rescue && !(type & ZONE_CONVENTIONAL)) {
+        wp += zone_table_capacity(t, zone);
+    }
+    zone_table_load(t, zone, wp,
+                    type | (z->rescue ? ZONE_READ_ONLY : ZONE_OFFLINE),
+                    &error_abort);
 }
 
 static int coroutine_fn GRAPH_RDLOCK
@@ -327,10 +361,11 @@ open_table(BlockDriverState *bs, bool writable, Error **errp)
         return -ENOMEM;
     }
     z->handed_over_open = g_array_new(false, false, sizeof(uint32_t));
-    ret = load_table(bs, table, z->handed_over_open, &z->nr_bad_entries,
-                     keep_error, &bad_entry);
+    ret = qcow2_zoned_load_table(bs, table, z->handed_over_open,
+                                 bad_entry_at_open, &bad_entry);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not read the zone table");
+        error_append_hint(errp, RESCUE_HINT);
         goto fail;
     }
     if (bad_entry && writable) {
@@ -344,7 +379,8 @@ open_table(BlockDriverState *bs, bool writable, Error **errp)
     z->block_size = MAX(BDRV_SECTOR_SIZE, bs->file->bs->bl.request_alignment);
     z->block_size = MIN(z->block_size, MIN(s->cluster_size,
                                            QCOW2_ZONED_CHUNK_SIZE));
-    z->table_size = ROUND_UP(table_bytes(&z->geo), s->cluster_size);
+    z->table_size = ROUND_UP(qcow2_zoned_table_bytes(&z->geo),
+                             s->cluster_size);
 
     z->disk_active = zone_table_nr_active(table);
     z->snapshot = g_array_new(false, false, sizeof(ZoneEntry));
@@ -368,13 +404,59 @@ fail:
     return ret;
 }
 
+static bool check_rescue(BlockDriverState *bs, int flags, Error **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    if (!s->zone_rescue) {
+        return true;
+    }
+    if (!s->zoned) {
+        error_setg(errp, "'zone-rescue' can only be set for zoned images");
+        return false;
+    }
+    if (flags & BDRV_O_RDWR) {
+        error_setg(errp, "'zone-rescue' needs the image to be opened "
+                   "read-only");
+        return false;
+    }
+    return true;
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+open_for_rescue(BlockDriverState *bs, bool table_has_place, Error **errp)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    int64_t file_size = bdrv_co_getlength(bs->file->bs);
+    int ret;
+
+    /* No file that has lost so much should cost that much memory. */
+    if (file_size < 0 || qcow2_zoned_table_bytes(&z->geo) > file_size) {
+        error_setg(errp, "The zone table of %" PRIu64 " bytes is not in the "
+                   "image file, nor could it be",
+                   qcow2_zoned_table_bytes(&z->geo));
+        return -EINVAL;
+    }
+    z->rescue = true;
+    z->table_is_lost = !table_has_place;
+    ret = open_table(bs, false, errp);
+    if (ret >= 0 && z->nr_bad_entries) {
+        warn_report("%" PRIu32 " zones have no valid write pointer: what "
+                    "clusters hold of them, even from before a reset, is read",
+                    z->nr_bad_entries);
+    }
+    return ret;
+}
+
 int coroutine_fn qcow2_zoned_open(BlockDriverState *bs, int flags,
                                   Error **errp)
 {
+    ERRP_GUARD();
     BDRVQcow2State *s = bs->opaque;
     bool feature = s->incompatible_features & QCOW2_INCOMPAT_ZONED;
-    bool writable = (flags & BDRV_O_RDWR) &&
-                    !(flags & (BDRV_O_INACTIVE | BDRV_O_CHECK));
+    bool writable = (flags & BDRV_O_RDWR) && !(flags & BDRV_O_INACTIVE);
+    bool rescue = s->zone_rescue && !(flags & (BDRV_O_NO_IO | BDRV_O_CHECK));
+    bool table_has_place;
 
     if (feature != !!s->zoned) {
         error_setg(errp, "Image has a zoned %s without a zoned %s",
@@ -382,14 +464,25 @@ int coroutine_fn qcow2_zoned_open(BlockDriverState *bs, int flags,
                    feature ? "header extension" : "feature bit");
         return -EINVAL;
     }
+    if (!check_rescue(bs, flags, errp)) {
+        return -EINVAL;
+    }
     if (!s->zoned) {
         return 0;
     }
     s->zoned->geo.disk_size = bs->total_sectors * BDRV_SECTOR_SIZE;
-    if (!check_ext(bs, errp) || !check_table_place(bs, errp)) {
+    if (!check_ext(bs, errp)) {
         return -EINVAL;
     }
-    if (flags & BDRV_O_NO_IO) {
+    table_has_place = check_table_place(bs, rescue ? NULL : errp);
+    if (rescue) {
+        return open_for_rescue(bs, table_has_place, errp);
+    }
+    if (!table_has_place) {
+        error_append_hint(errp, RESCUE_HINT);
+        return -EINVAL;
+    }
+    if (flags & (BDRV_O_NO_IO | BDRV_O_CHECK)) {
         return 0;
     }
     return open_table(bs, writable, errp);
@@ -444,10 +537,20 @@ void qcow2_zoned_close(BlockDriverState *bs)
     s->zoned = NULL;
 }
 
-int qcow2_zoned_reopen_prepare(BlockDriverState *bs, int flags, Error **errp)
+int qcow2_zoned_reopen_prepare(BlockDriverState *bs, int flags, bool rescue,
+                               Error **errp)
 {
     BDRVQcow2State *s = bs->opaque;
 
+    if (rescue != s->zone_rescue) {
+        error_setg(errp, "Cannot change the option 'zone-rescue'");
+        return -EINVAL;
+    }
+    if ((flags & BDRV_O_RDWR) && s->zoned && s->zoned->rescue) {
+        error_setg(errp, "The image was opened with zone-rescue=on: it cannot "
+                   "become writable");
+        return -EINVAL;
+    }
     if ((flags & BDRV_O_RDWR) && s->zoned && s->zoned->nr_bad_entries) {
         error_setg(errp, "%" PRIu32 " entries of the zone table are bad: the "
                    "image cannot become writable. Run 'qemu-img check'",
@@ -666,12 +769,12 @@ write_empty_table(BlockDriverState *bs, const ZoneGeometry *geo,
                   uint64_t table_offset)
 {
     BDRVQcow2State *s = bs->opaque;
-    uint64_t end = ROUND_UP(table_bytes(geo), s->cluster_size);
-    g_autofree uint64_t *buf = g_malloc(MIN(TABLE_CHUNK, end));
+    uint64_t end = ROUND_UP(qcow2_zoned_table_bytes(geo), s->cluster_size);
+    g_autofree uint64_t *buf = g_malloc(MIN(QCOW2_ZONED_LOAD_SIZE, end));
     uint64_t zone = 0;
 
-    for (uint64_t pos = 0; pos < end; pos += TABLE_CHUNK) {
-        uint64_t n = MIN(TABLE_CHUNK, end - pos);
+    for (uint64_t pos = 0; pos < end; pos += QCOW2_ZONED_LOAD_SIZE) {
+        uint64_t n = MIN(QCOW2_ZONED_LOAD_SIZE, end - pos);
         int ret;
 
         for (uint64_t i = 0; i < n / QCOW2_ZONE_ENTRY_SIZE; i++, zone++) {
@@ -710,7 +813,7 @@ int coroutine_fn qcow2_zoned_co_create(BlockDriverState *bs,
     }
 
     GRAPH_RDLOCK_GUARD();
-    offset = qcow2_alloc_clusters(bs, table_bytes(&geo));
+    offset = qcow2_alloc_clusters(bs, qcow2_zoned_table_bytes(&geo));
     if (offset < 0) {
         error_setg_errno(errp, -offset, "Could not allocate clusters for the "
                          "zone table");
@@ -781,7 +884,7 @@ int64_t qcow2_zoned_measure(QemuOpts *opts, uint64_t disk_size,
                                &geo, errp)) {
         return -EINVAL;
     }
-    return ROUND_UP(table_bytes(&geo), cluster_size);
+    return ROUND_UP(qcow2_zoned_table_bytes(&geo), cluster_size);
 }
 
 /* --- Info --- */
@@ -848,58 +951,4 @@ BlockStatsSpecific *qcow2_zoned_get_stats(BlockDriverState *bs)
         .offline            = counts.offline,
     };
     return stats;
-}
-
-/* --- Check --- */
-
-int coroutine_fn qcow2_zoned_check_refcounts(BlockDriverState *bs,
-                                             BdrvCheckResult *res,
-                                             void **refcount_table,
-                                             int64_t *nb_clusters)
-{
-    BDRVQcow2State *s = bs->opaque;
-
-    if (!s->zoned) {
-        return 0;
-    }
-    return qcow2_inc_refcounts_imrt(bs, res, refcount_table, nb_clusters,
-                                    s->zoned->table_offset,
-                                    table_bytes(&s->zoned->geo));
-}
-
-static void print_error(Error *err, void *opaque)
-{
-    fprintf(stderr, "ERROR zone table: %s\n", error_get_pretty(err));
-    error_free(err);
-}
-
-int coroutine_fn qcow2_zoned_check(BlockDriverState *bs, BdrvCheckResult *res)
-{
-    BDRVQcow2State *s = bs->opaque;
-    g_autoptr(GArray) open = g_array_new(false, false, sizeof(uint32_t));
-    uint32_t nr_bad = 0;
-    ZoneTable *t;
-    int ret;
-
-    if (!s->zoned) {
-        return 0;
-    }
-
-    t = zone_table_new(&s->zoned->geo);
-    if (!t) {
-        res->check_errors++;
-        return -ENOMEM;
-    }
-    ret = load_table(bs, t, open, &nr_bad, print_error, NULL);
-    if (ret < 0) {
-        fprintf(stderr, "ERROR reading the zone table: %s\n", strerror(-ret));
-        res->check_errors++;
-    }
-    if (nr_bad > MAX_BAD_REPORTED) {
-        fprintf(stderr, "ERROR zone table: %" PRIu32 " more bad entries\n",
-                nr_bad - MAX_BAD_REPORTED);
-    }
-    res->corruptions += nr_bad;
-    zone_table_free(t);
-    return ret;
 }

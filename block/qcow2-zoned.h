@@ -11,6 +11,7 @@
 #include "block/zone-writes.h"
 #include "qemu/bitmap.h"
 #include "qemu/seqlock.h"
+#include "qemu/units.h"
 #include "qcow2.h"
 
 #define QCOW2_EXT_MAGIC_ZONED 0x007a6264
@@ -69,8 +70,8 @@ typedef struct Qcow2ZonedChunk {
 /*
  * The zoned part of an open image.  It exists from when the header extension
  * has been read.  The zones themselves come with @table, which is NULL while
- * the image is being created and under BDRV_O_NO_IO: then nothing but the
- * header may be dealt with.
+ * the image is being created, under BDRV_O_NO_IO, and under BDRV_O_CHECK: then
+ * nobody may deal with zones.
  */
 typedef struct Qcow2Zoned {
     /* The header extension, with what of it this version does not know */
@@ -80,7 +81,10 @@ typedef struct Qcow2Zoned {
 
     ZoneGeometry geo;
     uint64_t table_offset;
-    uint32_t nr_bad_entries;    /* zones made OFFLINE for want of a good one */
+    uint32_t nr_bad_entries;    /* zones that were loaded without a good one */
+    bool rescue;                /* opened with zone-rescue=on */
+    bool table_is_lost;         /* in rescue: do not even read it */
+    bool table_is_shared;       /* in a check: with other data or metadata */
     GArray *handed_over_open;   /* zones (uint32_t) that came explicitly open */
     bool handing_over;          /* in qcow2_zoned_hand_over() */
 
@@ -132,6 +136,15 @@ typedef struct Qcow2Zoned {
     uint32_t disk_freed_staged;
     uint32_t disk_freed_written;
 } Qcow2Zoned;
+
+/* The size of the table, without what fills up its last cluster */
+static inline uint64_t qcow2_zoned_table_bytes(const ZoneGeometry *geo)
+{
+    return (uint64_t)geo->nr_zones * QCOW2_ZONE_ENTRY_SIZE;
+}
+
+/* Who goes through all of the table takes this many bytes at a time. */
+#define QCOW2_ZONED_LOAD_SIZE (1 * MiB)
 
 /* Zones that are dealt with under one hold of the lock */
 #define QCOW2_ZONED_LOCK_BATCH 1024
@@ -194,8 +207,12 @@ void qcow2_zoned_take_over(BlockDriverState *bs);
 /* Free everything.  Nothing may be in flight. */
 void qcow2_zoned_close(BlockDriverState *bs);
 
-/* Refuse to make writable what has entries that only reading may overlook. */
-int qcow2_zoned_reopen_prepare(BlockDriverState *bs, int flags, Error **errp);
+/*
+ * Refuse to make writable what has entries that only reading may overlook, and
+ * to change the option zone-rescue to @rescue: it is for loading the table.
+ */
+int qcow2_zoned_reopen_prepare(BlockDriverState *bs, int flags, bool rescue,
+                               Error **errp);
 
 /* Jobs and commands that know no zones: BlockDriver.bdrv_refuses_op */
 bool GRAPH_RDLOCK
@@ -236,15 +253,6 @@ ImageInfoSpecificQCow2Zoned *qcow2_zoned_get_info(BlockDriverState *bs);
  */
 BlockStatsSpecific *qcow2_zoned_get_stats(BlockDriverState *bs);
 
-/* Count the table's clusters in the refcounts that a check computes. */
-int coroutine_fn GRAPH_RDLOCK
-qcow2_zoned_check_refcounts(BlockDriverState *bs, BdrvCheckResult *res,
-                            void **refcount_table, int64_t *nb_clusters);
-
-/* Check the entries of the table against the geometry. */
-int coroutine_fn GRAPH_RDLOCK
-qcow2_zoned_check(BlockDriverState *bs, BdrvCheckResult *res);
-
 /* Does the range of the image file overlap the table? */
 bool qcow2_zoned_overlaps(BlockDriverState *bs, uint64_t offset,
                           uint64_t bytes);
@@ -256,6 +264,49 @@ bool qcow2_zoned_overlaps(BlockDriverState *bs, uint64_t offset,
 uint64_t qcow2_zoned_encode(uint64_t wp, unsigned attributes);
 uint64_t qcow2_zoned_encode_open(uint64_t wp);
 uint64_t qcow2_zoned_decode(uint64_t entry, unsigned *attributes);
+
+/*
+ * Give @zone of @t, which is as zone_table_new() made it, what @entry says.
+ * On failure it is unchanged, and @errp says why.
+ */
+bool qcow2_zoned_load_entry(ZoneTable *t, uint32_t zone, uint64_t entry,
+                            Error **errp);
+
+/* @entry of @zone is bad: load @zone of @t with something else. */
+typedef void coroutine_fn
+Qcow2ZonedBadEntryFn(BlockDriverState *bs, ZoneTable *t, uint32_t zone,
+                     uint64_t entry, void *opaque);
+
+/*
+ * Load the table from disk into @t, with @bad_entry to make up for entries
+ * that are bad.  Zones whose entry says that they are explicitly open are
+ * appended to @open, unless that is NULL.
+ */
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_load_table(BlockDriverState *bs, ZoneTable *t, GArray *open,
+                       Qcow2ZonedBadEntryFn *bad_entry, void *opaque);
+
+/*
+ * qcow2-zoned-check.c: check and repair
+ */
+
+/*
+ * Count the table's clusters in the refcounts that a check computes.  Fails,
+ * to prevent a repair, if clusters that have been counted before overlap it.
+ */
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_check_refcounts(BlockDriverState *bs, BdrvCheckResult *res,
+                            BdrvCheckMode fix, void **refcount_table,
+                            int64_t *nb_clusters);
+
+/*
+ * Check the table, and with BDRV_FIX_ERRORS repair it.  This is for images
+ * that have been opened with BDRV_O_CHECK, and does nothing else to others:
+ * the refcounts of one that is to be used can be repaired, but not its zones.
+ */
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_check(BlockDriverState *bs, BdrvCheckResult *res,
+                  BdrvCheckMode fix);
 
 /*
  * qcow2-zoned-alloc.c: clusters ahead of the write pointers

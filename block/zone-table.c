@@ -491,6 +491,27 @@ bool zone_table_load(ZoneTable *t, uint32_t zone, uint64_t wp,
     return true;
 }
 
+bool zone_table_repair(const ZoneTable *t, uint32_t zone, uint64_t *wp,
+                       unsigned *attributes)
+{
+    bool marked_conventional = *attributes & ZONE_CONVENTIONAL;
+    uint64_t start = zone_table_start(t, zone);
+    uint64_t end = start + zone_table_length(t, zone);
+
+    *attributes &= ZONE_READ_ONLY | ZONE_OFFLINE | ZONE_FINISHED;
+    if (zone_is_conventional(t, zone)) {
+        *attributes &= ~ZONE_FINISHED;
+        *attributes |= ZONE_CONVENTIONAL;
+        *wp = start;
+        return true;
+    }
+    if (*wp < start || *wp > end || (*wp == start && marked_conventional)) {
+        return false;
+    }
+    *wp = MIN(ROUND_DOWN(*wp, 512), zone_limit(t, zone));
+    return true;
+}
+
 /* --- Transitions --- */
 
 /*

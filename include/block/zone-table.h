@@ -95,6 +95,19 @@ void zone_table_free(ZoneTable *t);
 bool zone_table_load(ZoneTable *t, uint32_t zone, uint64_t wp,
                      unsigned attributes, Error **errp);
 
+/*
+ * Lock-free.  For a repair: turn what zone_table_load() refuses for @zone into
+ * what it takes.  @zone gets its type, and keeps the other attributes that it
+ * can have.  A write pointer in @zone is taken for what it says, but no data
+ * comes in parts of a sector, or lies above the capacity.
+ *
+ * Return false and leave @wp alone if it cannot be a write pointer of @zone,
+ * so that nobody knows where the data ends: it is outside, or it is the start
+ * of a zone marked as conventional, where that means nothing.
+ */
+bool zone_table_repair(const ZoneTable *t, uint32_t zone, uint64_t *wp,
+                       unsigned *attributes);
+
 /* Lock-free.  Geometry never changes while the table lives. */
 const ZoneGeometry *zone_table_geometry(const ZoneTable *t);
 

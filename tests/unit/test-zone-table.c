@@ -1991,6 +1991,102 @@ static void test_power_cycle_closes_everything(void)
 }
 
 /*
+ * Repair
+ */
+
+static void assert_repaired(const ZoneTable *t, uint32_t zone, uint64_t wp,
+                            unsigned attributes, uint64_t wp_after,
+                            unsigned attributes_after)
+{
+    g_assert_true(zone_table_repair(t, zone, &wp, &attributes));
+    g_assert_cmphex(wp, ==, wp_after);
+    g_assert_cmphex(attributes, ==, attributes_after);
+}
+
+static void assert_lost(const ZoneTable *t, uint32_t zone, uint64_t wp,
+                        unsigned attributes, unsigned attributes_after)
+{
+    uint64_t wp_after = wp;
+
+    g_assert_false(zone_table_repair(t, zone, &wp_after, &attributes));
+    g_assert_cmphex(wp_after, ==, wp);
+    g_assert_cmphex(attributes, ==, attributes_after);
+}
+
+static void test_repair_believes_plausible_pointers(void)
+{
+    g_autoptr(ZoneTable) t = with_conventional(2);
+    const uint64_t z7 = 7 * ZONE;
+
+    /* down to a multiple of 512, and not above the capacity */
+    assert_repaired(t, 7, z7 + 1, 0, z7, 0);
+    assert_repaired(t, 7, z7 + BLOCK + 511, 0, z7 + BLOCK, 0);
+    assert_repaired(t, 7, z7 + CAP + 1, 0, z7 + CAP, 0);
+    assert_repaired(t, 7, z7 + ZONE, 0, z7 + CAP, 0);
+    /* a wrong type, and attributes that nobody knows */
+    assert_repaired(t, 7, z7 + BLOCK, ZONE_CONVENTIONAL, z7 + BLOCK, 0);
+    assert_repaired(t, 7, z7 + BLOCK, ~0u, z7 + BLOCK,
+                    ZONE_READ_ONLY | ZONE_OFFLINE | ZONE_FINISHED);
+    /* nowhere near the zone */
+    assert_lost(t, 7, 0, 0, 0);
+    assert_lost(t, 7, z7 - 1, ZONE_FINISHED, ZONE_FINISHED);
+    assert_lost(t, 7, z7 + ZONE + 1, ZONE_READ_ONLY, ZONE_READ_ONLY);
+    assert_lost(t, 7, UINT64_MAX, ZONE_OFFLINE | 1u << 4, ZONE_OFFLINE);
+    /* what any conventional zone has */
+    assert_lost(t, 7, z7, ZONE_CONVENTIONAL, 0);
+    assert_lost(t, 7, z7, ZONE_CONVENTIONAL | ZONE_FINISHED, ZONE_FINISHED);
+    /* conventional zones have no data to lose by it */
+    assert_repaired(t, 1, 5 * ZONE, 0, ZONE, ZONE_CONVENTIONAL);
+    assert_repaired(t, 1, UINT64_MAX, ~0u, ZONE,
+                    ZONE_CONVENTIONAL | ZONE_READ_ONLY | ZONE_OFFLINE);
+}
+
+static void test_repair_knows_the_short_last_zone(void)
+{
+    ZoneGeometry geo = geometry(8 * ZONE - CAP, ZONE, CAP);
+    g_autoptr(ZoneTable) t = new_table(&geo);
+    const uint64_t z7 = 7 * ZONE;
+
+    assert_repaired(t, 7, z7 + ZONE - CAP, 0, z7 + ZONE - CAP, 0);
+    assert_repaired(t, 7, z7 + ZONE - CAP - 1, 0, z7 + ZONE - CAP - 512, 0);
+    assert_lost(t, 7, z7 + ZONE - CAP + 1, 0, 0);
+    assert_lost(t, 7, z7 + CAP, 0, 0);
+}
+
+/* Whatever there was, it can be loaded then; what can be loaded stays. */
+static void test_repair_is_accepted(void)
+{
+    g_autoptr(ZoneTable) from = with_conventional(2);
+
+    for (uint64_t wp = 0; wp <= 4 * ZONE; wp += 256) {
+        for (unsigned attributes = 0; attributes <= 0x1f; attributes++) {
+            for (uint32_t zone = 1; zone < 4; zone++) {
+                g_autoptr(ZoneTable) t = with_conventional(2);
+                bool good = zone_table_load(t, zone, wp, attributes, NULL);
+                uint64_t new_wp = wp;
+                unsigned new_attributes = attributes;
+                bool found = zone_table_repair(from, zone, &new_wp,
+                                               &new_attributes);
+
+                if (good) {
+                    g_assert_true(found);
+                    g_assert_cmphex(new_wp, ==, wp);
+                    g_assert_cmphex(new_attributes, ==, attributes);
+                    continue;
+                }
+                if (!found) {
+                    new_wp = zone_table_start(t, zone);
+                }
+                g_assert_cmphex(new_wp, <=, MAX(wp, zone_table_start(t, zone)));
+                g_assert_true(zone_table_load(t, zone, new_wp, new_attributes,
+                                              &error_abort));
+                g_assert_true(zone_table_is_consistent(t));
+            }
+        }
+    }
+}
+
+/*
  * Rules for geometries
  */
 
@@ -2902,6 +2998,11 @@ int main(int argc, char **argv)
         test_load_finished_at_capacity);
     ADD("load/too-many-closed-zones-activate-nothing-until-below",
         test_load_too_many_closed);
+    ADD("repair/believes-plausible-pointers",
+        test_repair_believes_plausible_pointers);
+    ADD("repair/knows-the-short-last-zone",
+        test_repair_knows_the_short_last_zone);
+    ADD("repair/is-accepted-by-load", test_repair_is_accepted);
     ADD("load/power-cycle-closes-all-zones-with-data",
         test_power_cycle_closes_everything);
 
