@@ -15,20 +15,25 @@ ZONED_EXTENSION = 0x007a6264
 DIRTY = 1       # incompatible feature
 
 
-def find_table(image):
+def find_extension(image):
     """
-    Return where the file @image, of which the beginning is enough, has its
-    zone table, by the header extension: (offset, number of zones)
+    Return where the file @image, of which the beginning is enough, has the
+    data of its zoned header extension
     """
     pos = struct.unpack_from('>I', image, 100)[0]
     while True:
         magic, length = struct.unpack_from('>II', image, pos)
         assert magic, 'no zoned header extension'
         if magic == ZONED_EXTENSION:
-            break
+            return pos + 8
         pos += 8 + (length + 7) // 8 * 8
-    nr_zones = struct.unpack_from('>I', image, pos + 8 + 4)[0]
-    return struct.unpack_from('>Q', image, pos + 8 + 40)[0], nr_zones
+
+
+def find_table(image):
+    """The same for its zone table: (offset, number of zones)"""
+    pos = find_extension(image)
+    nr_zones = struct.unpack_from('>I', image, pos + 4)[0]
+    return struct.unpack_from('>Q', image, pos + 40)[0], nr_zones
 
 
 class Image:
