@@ -12,6 +12,7 @@
 #include "qemu/osdep.h"
 #include "block/block-io.h"
 #include "block/block_int.h"
+#include "qapi/error.h"
 #include "qemu/atomic.h"
 #include "qemu/hbitmap.h"
 #include "qemu/host-utils.h"
@@ -28,6 +29,12 @@
  */
 #define WINDOW_MIN (1 * MiB)
 #define WINDOW_MAX (8 * MiB)
+
+/* Of a window that begins @pos behind the start of its zone, at most */
+static int64_t window_size(int64_t pos)
+{
+    return MIN(WINDOW_MAX, MAX(WINDOW_MIN, pow2floor(pos + 1)));
+}
 
 static Qcow2ZonedWindow *window_slot(Qcow2Zoned *z, int64_t offset)
 {
@@ -105,8 +112,8 @@ window_end(BlockDriverState *bs, int64_t offset, int64_t bytes)
     int64_t limit = ROUND_UP(start + zone_table_capacity(z->table, zone),
                              s->cluster_size);
     int64_t own_end = ROUND_UP(offset + bytes, s->cluster_size);
-    int64_t size = MAX(WINDOW_MIN, pow2floor(offset - start + 1));
-    int64_t end = ROUND_UP(offset + MIN(WINDOW_MAX, size), s->cluster_size);
+    int64_t end = ROUND_UP(offset + window_size(offset - start),
+                           s->cluster_size);
     QCow2SubclusterType type;
     uint64_t host_offset;
     unsigned int ahead;
@@ -264,6 +271,68 @@ int64_t coroutine_fn qcow2_zoned_map(BlockDriverState *bs, int64_t offset,
     }
     ret = map_window(bs, offset, *bytes, &w);
     return ret < 0 ? ret : in_window(&w, offset, bytes);
+}
+
+/* --- Measuring --- */
+
+/*
+ * The end of what is mapped, at most, when the data of a sequential zone has
+ * been written up to @end, or 0 if the zone there is conventional
+ */
+static int64_t mapped_end(const ZoneGeometry *geo, int64_t end,
+                          size_t cluster_size)
+{
+    int64_t start = ROUND_DOWN(end - 1, geo->zone_size);
+    int64_t limit = MIN(start + geo->zone_capacity, geo->disk_size);
+
+    if (start / geo->zone_size < geo->nr_conventional) {
+        return 0;
+    }
+    limit = MIN(limit, end + window_size(end - start));
+    return MAX(ROUND_UP(end, cluster_size), ROUND_UP(limit, cluster_size));
+}
+
+int64_t qcow2_zoned_measure_ahead(const ZoneGeometry *geo,
+                                  BlockDriverState *in_bs, size_t cluster_size,
+                                  Error **errp)
+{
+    int64_t length = bdrv_getlength(in_bs);
+    int64_t mapped = 0;     /* up to here, once written so far */
+    int64_t ahead = 0;
+    int64_t run;
+
+    if (length < 0) {
+        error_setg_errno(errp, -length, "Unable to get image virtual_size");
+        return length;
+    }
+    for (int64_t offset = 0; offset < length; offset += run) {
+        int ret = bdrv_block_status_above(in_bs, NULL, offset, length - offset,
+                                          &run, NULL, NULL);
+        int64_t start, end, mapped_before = mapped;
+
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "Unable to get block status");
+            return ret;
+        }
+        start = ROUND_DOWN(offset, cluster_size);
+        end = ROUND_UP(offset + run, cluster_size);
+        if ((ret & BDRV_BLOCK_ZERO) || !(ret & BDRV_BLOCK_DATA)) {
+            if (in_bs->bl.zoned == BLK_Z_NONE || end == offset + run) {
+                continue;
+            }
+            /* Zeros may be written up to a write pointer here. */
+            start = end - cluster_size;
+            ahead += cluster_size;
+        }
+        /*
+         * Clusters that turn out to be in a gap of the data are freed, but
+         * may be too few for the windows to come.
+         */
+        mapped = MAX(mapped, mapped_end(geo, offset + run, cluster_size));
+        ahead += MAX(0, mapped - end) - MAX(0, mapped_before - start);
+        run = end - offset;
+    }
+    return ahead;
 }
 
 /* --- Giving space back --- */

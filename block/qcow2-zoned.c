@@ -866,13 +866,15 @@ static Qcow2ZoneCreateOptions *zone_options(QemuOpts *opts, Error **errp)
     return zone;
 }
 
-int64_t qcow2_zoned_measure(QemuOpts *opts, uint64_t disk_size,
-                            size_t cluster_size, Error **errp)
+int64_t qcow2_zoned_measure(QemuOpts *opts, BlockDriverState *in_bs,
+                            uint64_t disk_size, size_t cluster_size,
+                            int64_t *ahead, Error **errp)
 {
     ERRP_GUARD();
     g_autoptr(Qcow2ZoneCreateOptions) zone = NULL;
     ZoneGeometry geo;
 
+    *ahead = 0;
     if (!qcow2_zoned_check_opts(opts, errp)) {
         return -EINVAL;
     }
@@ -883,6 +885,12 @@ int64_t qcow2_zoned_measure(QemuOpts *opts, uint64_t disk_size,
     if (!geometry_from_options(&zone->u.host_managed, disk_size, cluster_size,
                                &geo, errp)) {
         return -EINVAL;
+    }
+    if (in_bs) {
+        *ahead = qcow2_zoned_measure_ahead(&geo, in_bs, cluster_size, errp);
+        if (*ahead < 0) {
+            return *ahead;
+        }
     }
     return ROUND_UP(qcow2_zoned_table_bytes(&geo), cluster_size);
 }

@@ -239,10 +239,14 @@ qcow2_zoned_co_create(BlockDriverState *bs, BlockdevCreateOptionsQcow2 *opts,
 
 /*
  * Bytes that the table of an image to be created with @opts will take, 0 if
- * it will not be zoned; or a negative errno for options that are wrong.
+ * it will not be zoned; or a negative errno for options that are wrong.  Sets
+ * *@ahead to what would be mapped above the write pointers, at most, if @in_bs,
+ * which may be NULL, was converted to it.
  */
-int64_t qcow2_zoned_measure(QemuOpts *opts, uint64_t disk_size,
-                            size_t cluster_size, Error **errp);
+int64_t GRAPH_RDLOCK
+qcow2_zoned_measure(QemuOpts *opts, BlockDriverState *in_bs,
+                    uint64_t disk_size, size_t cluster_size, int64_t *ahead,
+                    Error **errp);
 
 /* NULL if the image is not zoned */
 ImageInfoSpecificQCow2Zoned *qcow2_zoned_get_info(BlockDriverState *bs);
@@ -320,6 +324,14 @@ qcow2_zoned_check(BlockDriverState *bs, BdrvCheckResult *res,
  */
 int64_t coroutine_fn GRAPH_RDLOCK
 qcow2_zoned_map(BlockDriverState *bs, int64_t offset, int64_t *bytes);
+
+/*
+ * Bytes that would be mapped above the write pointers, at most, if the data of
+ * @in_bs was written to zones of @geo; or a negative errno.
+ */
+int64_t GRAPH_RDLOCK
+qcow2_zoned_measure_ahead(const ZoneGeometry *geo, BlockDriverState *in_bs,
+                          size_t cluster_size, Error **errp);
 
 /*
  * Clusters of the zone at @offset have been zeroed or unmapped, and nothing
