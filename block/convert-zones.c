@@ -297,6 +297,7 @@ static int64_t final_wp(const TargetZone *zone, int64_t end)
 
 static bool check_empty(ConvertZones *c, const char *name, Error **errp)
 {
+    ERRP_GUARD();
     BlockZoneDescriptor desc;
 
     for (int64_t offset = 0; offset < c->disk_size;
