@@ -20,6 +20,9 @@ check-iotests: build/build.ninja
 check-qtest: build/build.ninja
 	@series/check qtest
 
+check-fuzz: build/build.ninja
+	@series/check fuzz
+
 check-guest-smoke: build/build.ninja
 	@series/check guest
 
@@ -48,6 +51,19 @@ check-sanitizers: build/build.ninja
 # unit tests built with ThreadSanitizer
 check-tsan: build/build.ninja
 	@series/check --tsan
+
+# clang-tidy and cppcheck
+check-lint: all
+	@series/lint
+
+# lines and branches that the tests reach
+coverage: build/build.ninja
+	@series/coverage
+
+# each fuzzer for so long, from where it was last
+SECONDS = 600
+fuzz: build/build.ninja
+	@series/fuzz $(SECONDS)
 
 STATES = 20000
 SEED = 1
@@ -107,6 +123,7 @@ help:
 	@echo 'make demo               a Linux guest uses a zoned qcow2 disk, reboots, finds its zones'
 	@echo 'make guest              a shell in such a guest'
 	@echo 'make check              all tests; one suite: check-unit, check-iotests, check-qtest,'
+	@echo '                        check-fuzz,'
 	@echo '                        check-powercut, check-faults, check-kill,'
 	@echo '                        check-guest-smoke, check-bench, check-series'
 	@echo "make check-qemu         QEMU's own qcow2 iotests; BASE=1 builds the base to compare"
@@ -120,6 +137,10 @@ help:
 	@echo "                        CASES='fill* flush*', BASE=1: against the unpatched base, too"
 	@echo 'make bench-counts       only what can be counted, for a busy machine'
 	@echo 'make kill               kill -9 of what uses an image, ROUNDS=N times, SEED=S'
+	@echo 'make fuzz               look for inputs that break something, each fuzzer for'
+	@echo '                        SECONDS=N; check-fuzz has those found so far'
+	@echo 'make coverage           lines and branches that tests reach, in build/coverage'
+	@echo 'make check-lint         clang-tidy and cppcheck'
 	@echo 'make powercut-mutants   do these three find what is broken on purpose?'
 	@echo 'make series             the mail-ready series in build/series; NEWER=1 or NEWER=DIR:'
 	@echo '                        is tried on a newer QEMU, too'
@@ -131,6 +152,7 @@ help:
 	@echo 'ACCEL=kvm               guests use KVM; the default is tcg, which works anywhere'
 
 .PHONY: all check check-unit check-iotests check-qtest check-powercut \
+        check-fuzz check-lint coverage fuzz \
         check-faults check-kill check-guest-smoke check-bench check-qemu \
         check-series check-sanitizers check-tsan powercut powercut-mutants faults kill bench \
         bench-counts series series-build demo guest refresh clean distclean help
