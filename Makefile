@@ -26,6 +26,11 @@ check-fuzz: build/build.ninja
 check-guest-smoke: build/build.ninja
 	@series/check guest
 
+# every suite on every geometry, or the CELLS='btrfs.* *.limits'
+JOBS = 2
+check-guest: all
+	@tests/guest/check --jobs $(JOBS) $(CELLS)
+
 check-powercut: build/build.ninja
 	@series/check powercut
 
@@ -126,6 +131,8 @@ help:
 	@echo '                        check-fuzz,'
 	@echo '                        check-powercut, check-faults, check-kill,'
 	@echo '                        check-guest-smoke, check-bench, check-series'
+	@echo 'make check-guest        file systems, fio, dm and others on zoned disks of all kinds,'
+	@echo "                        in guests; CELLS='btrfs.* *.limits': some only, JOBS=N at once"
 	@echo "make check-qemu         QEMU's own qcow2 iotests; BASE=1 builds the base to compare"
 	@echo 'make check-sanitizers   tests of a build with ASan and UBSan'
 	@echo 'make check-tsan         unit tests with ThreadSanitizer'
@@ -153,6 +160,7 @@ help:
 
 .PHONY: all check check-unit check-iotests check-qtest check-powercut \
         check-fuzz check-lint coverage fuzz \
-        check-faults check-kill check-guest-smoke check-bench check-qemu \
-        check-series check-sanitizers check-tsan powercut powercut-mutants faults kill bench \
+        check-faults check-kill check-guest check-guest-smoke check-bench \
+        check-qemu check-series check-sanitizers check-tsan powercut \
+        powercut-mutants faults kill bench \
         bench-counts series series-build demo guest refresh clean distclean help

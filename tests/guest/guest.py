@@ -124,14 +124,15 @@ def prepare() -> None:
 
 
 def qemu_command(initrd: str, images: list[Path], serial: str,
-                 formats: list[str] | None = None,
-                 threads: int = 0) -> list[str]:
+                 formats: list[str] | None = None, threads: int = 0,
+                 properties: dict | None = None) -> list[str]:
     disks = []
     queues = [{'iothread': f'iothread{n}'} for n in range(threads)]
     for queue in queues:
         disks += ['-object', f'iothread,id={queue["iothread"]}']
     for number, image in enumerate(images, start=1):
-        device = {'driver': 'virtio-blk-pci', 'drive': f'drive{number}'}
+        device = {'driver': 'virtio-blk-pci', 'drive': f'drive{number}',
+                  **(properties or {})}
         if queues:
             device['iothread-vq-mapping'] = queues
         driver = formats[number - 1] if formats else 'qcow2'
@@ -152,17 +153,21 @@ def qemu_command(initrd: str, images: list[Path], serial: str,
 
 
 def write_initrd(path: str, script: str,
-                 programs: dict[str, bytes] | None = None) -> None:
+                 programs: dict[str, bytes] | None = None,
+                 suites: bool = False) -> None:
     own = cpio.archive({'init': (HERE / 'init').read_bytes(),
                         'script': script.encode(), **(programs or {})})
     base = (ASSETS / 'initramfs.cpio').read_bytes()
+    if suites:
+        base += (ASSETS / 'suites.cpio').read_bytes()
     Path(path).write_bytes(base + own)
 
 
 def run(script: str, images: list[Path], *, timeout: float = 300,
         show: Callable[[str], None] | None = None,
         kill_at: str | None = None, formats: list[str] | None = None,
-        threads: int = 0) -> Result:
+        threads: int = 0, properties: dict | None = None,
+        suites: bool = False, reboot: bool = False) -> Result:
     """
     Boot a guest that runs @script (a busybox shell's) and powers off.
 
@@ -170,16 +175,25 @@ def run(script: str, images: list[Path], *, timeout: float = 300,
     called with each line that the guest prints.  When it prints the line
     @kill_at, or takes longer than @timeout seconds, QEMU is killed at once.
     @threads serve the queues of the disks, or if there are none, the main loop
-    does.
+    does.  The disks are devices of these @properties.  For @suites there are
+    the tools of suites.cpio and more RAM.  With @reboot the guest may reset the
+    machine, and begins again; else that ends QEMU.
     """
     begin = time.monotonic()
     lines = []
     status = None
     with tempfile.NamedTemporaryFile(prefix='initrd-', dir=ASSETS) as initrd:
-        write_initrd(initrd.name, script)
+        write_initrd(initrd.name, script, suites=suites)
+        command = qemu_command(initrd.name, images, 'stdio', formats, threads,
+                               properties)
+        if suites:
+            command[command.index('-m') + 1] = '1G'
+            # With several, TCG now and then fails an assertion of its own.
+            command[command.index('-smp') + 1] = '1'
+        if reboot:
+            command.remove('-no-reboot')
         with subprocess.Popen(
-                qemu_command(initrd.name, images, 'stdio', formats, threads),
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT) as qemu:
             timer = threading.Timer(timeout, qemu.kill)
             timer.start()

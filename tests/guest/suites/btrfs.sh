@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# btrfs with -O zoned
+
+mount_fs() { mount -t btrfs $DISK /mnt; }
+check_fs() { btrfs check $DISK; }
+
+load_modules() {
+    modprobe crc32c_generic
+    modprobe btrfs
+}
+
+make_fs() { mkfs.btrfs -q -f -O zoned -d single -m single $DISK; }
+
+collect_garbage() {
+    does "balance" btrfs balance start -dusage=60 /mnt
+    does "scrub" btrfs scrub start -B /mnt
+}

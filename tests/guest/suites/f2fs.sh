@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# f2fs, on a disk with conventional zones alone, else with a second disk
+
+if [ $CONVENTIONAL = 0 ]; then
+    MAIN=$SECOND
+    DEVICES="-c $DISK $SECOND"
+else
+    MAIN=$DISK
+    DEVICES=$DISK
+fi
+mount_fs() { mount -t f2fs $MAIN /mnt; }
+check_fs() { fsck.f2fs --dry-run -f $MAIN; }
+
+load_modules() {
+    modprobe crc32_generic
+    modprobe f2fs
+}
+
+make_fs() {
+    # shellcheck disable=SC2086
+    mkfs.f2fs -q -f -m $DEVICES
+}
+
+collect_garbage() {
+    local control=/sys/fs/f2fs/${MAIN#/dev/}
+    echo 1 >$control/gc_urgent
+    sleep 5
+    echo 0 >$control/gc_urgent
+    sync
+}

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# What f2fs.sh and btrfs.sh do with files.  Of the file system they have:
+# load_modules, make_fs, mount_fs, check_fs, collect_garbage.
+
+# Of a file: 4 MiB, those of make_data turned by the file's number
+content() {
+    tail -c +$(($1 * 512 + 1)) /tmp/data
+    head -c $(($1 * 512)) /tmp/data
+}
+
+# Write files from number $1 on: until there is no room, or $FILL MiB of them.
+fill() {
+    local number=$1
+    : >/tmp/errors
+    while [ "$FILL" = 0 ] || [ $(((number - $1) * 4)) -lt "$FILL" ]; do
+        content $number 2>>/tmp/errors >/mnt/$number &&
+            sync /mnt/$number 2>>/tmp/errors || break
+        number=$((number + 1))
+    done
+    if [ "$FILL" = 0 ]; then
+        does "full: ENOSPC" grep "No space left" /tmp/errors
+    else
+        is "$FILL MiB are written" "" "$(cat /tmp/errors)"
+    fi
+    rm -f /mnt/$number
+    sync
+    echo "# $((number - $1)) files of 4 MiB"
+}
+
+check_files() {     # check_files WHEN: does each have what was written to it?
+    local file bad=
+    step "$1: the data of the files"
+    for file in $(list); do
+        content $file | cmp -s - /mnt/$file || bad="$bad $file"
+    done
+    is "$1: $(list | wc -l) files have their data" "" "$bad"
+}
+
+list() { (cd /mnt && ls -d [0-9]*); }
+
+remount() {
+    umount /mnt
+    does "mount" mount_fs || return
+}
+
+use() {
+    make_data
+    load_modules
+    step "mkfs"
+    does "mkfs" make_fs || return
+    does "mount" mount_fs || return
+    step "fill"
+    fill 1
+    remount
+    check_files "after a remount"
+    step "delete every other file, garbage collection"
+    (cd /mnt && rm -- *[13579])
+    sync
+    collect_garbage
+    step "fill again"
+    fill 501
+    remount
+    check_files "filled again"
+    umount /mnt
+    step "fsck"
+    does "fsck" check_fs
+    mount_fs
+    step "a mounted file system for the power cut"
+    (cd /mnt && rm -- *[37])
+    list >/tmp/list
+    cp /tmp/list /mnt/list
+    content 999 >/mnt/999
+    sync
+}
+
+again() {
+    make_data
+    load_modules
+    step "the file system after the power cut"
+    does "mount" mount_fs || return
+    is "files" "$(cat /mnt/list) 999" "$(list | grep -v 999) $(list | grep 999)"
+    check_files "after the power cut"
+    rm /mnt/999
+    fill 701
+    umount /mnt
+    does "fsck" check_fs
+}
