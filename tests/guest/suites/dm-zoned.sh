@@ -3,6 +3,8 @@
 # dm-zoned: a disk that is written anywhere, on zones; with ext4 above.  Without
 # conventional zones a second disk is its cache.
 
+MAPPED=/dev/dm-0
+
 if [ $CONVENTIONAL = 0 ]; then
     DEVICES="$SECOND $DISK"
 else
@@ -23,8 +25,6 @@ load_modules() {
     modprobe ext4
 }
 
-find_mapped() { MAPPED=$(ls -d /dev/mapper/dmz-*); }
-
 check_files() {
     local file bad=
     for file in 1 2 3 4 5 6 7 8; do
@@ -39,14 +39,14 @@ use() {
     step "format and start"
     does "dmzadm --format" dmz format --label=test || return
     does "dmzadm --start" dmz start || return
-    find_mapped
     step "fio: random writes"
     does "fio" fio --name=test --filename=$MAPPED --direct=1 --thread \
         --ioengine=libaio --iodepth=16 --rw=randwrite --bs=4k --size=64M \
         --io_size=6M --verify=crc32c --verify_fatal=1 --verify_state_save=0 \
         --minimal
     step "reclaim"
-    does "reclaim" dmsetup message $MAPPED 0 reclaim
+    does "reclaim" dmsetup message \
+        "$(dmsetup info -c --noheadings -o name $MAPPED)" 0 reclaim
     sleep 5
     step "ext4"
     does "mkfs" mke2fs -F $MAPPED || return
@@ -71,7 +71,6 @@ again() {
     step "after the power cut"
     does "dmzadm --check" dmz check
     does "dmzadm --start" dmz start || return
-    find_mapped
     does "mount" mount -t ext4 $MAPPED /mnt || return
     check_files "after the power cut"
     umount /mnt
