@@ -1,31 +1,68 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Show the zones of a zoned qcow2 image as a map, one character a zone."""
+"""Draw the zones of a zoned qcow2 image, in the terminal or as a picture."""
 
 import argparse
 from collections import Counter
+from dataclasses import dataclass
 import json
 import os
 from pathlib import Path
 import re
 import subprocess
 import sys
+from typing import Any, Iterable
+from xml.etree import ElementTree
 
 PER_LINE = 64
 LEGEND = """\
 . empty   0-9 closed, tenths written   a-j open, tenths written   F full
 C conventional   R read-only   X offline"""
-# BlockZoneState's values, as qemu-io prints them; a digit or a letter of
-# the map says how much of a closed or open zone is written.
-STATES = {0: ('conventional', 'C'), 1: ('empty', '.'),
-          2: ('implicitly open', 'abcdefghij'),
-          3: ('explicitly open', 'abcdefghij'),
-          4: ('closed', '0123456789'), 13: ('read-only', 'R'),
-          14: ('full', 'F'), 15: ('offline', 'X')}
 SECTOR = 512
 UNITS = (('TiB', 1 << 40), ('GiB', 1 << 30), ('MiB', 1 << 20), ('KiB', 1 << 10))
 ZONE = re.compile(r'start: 0x(\w+), len 0x\w+, cap 0x(\w+), wptr 0x(\w+), '
                   r'zcond:(\d+)')
+MAX_DRAWN = 1 << 16
+WIDTH = 1000         # of all columns of a picture
+EMPTY_COLOUR = '#eeeeee'
+
+
+@dataclass(frozen=True)
+class State:
+    name: str
+    symbols: str    # one character, or more for how much is written
+    sgr: str        # ECMA-48's "select graphic rendition"
+    colour: str     # of what is written, in a picture
+
+
+# By BlockZoneState's values, as qemu-io prints them
+STATES = {
+    0: State('conventional', 'C', '36', '#5fb3b3'),
+    1: State('empty', '.', '2', EMPTY_COLOUR),
+    2: State('implicitly open', 'abcdefghij', '32', '#2e9e4f'),
+    3: State('explicitly open', 'abcdefghij', '1;32', '#8ad14f'),
+    4: State('closed', '0123456789', '33', '#f09030'),
+    13: State('read-only', 'R', '35', '#9060c0'),
+    14: State('full', 'F', '34', '#2f6fb0'),
+    15: State('offline', 'X', '31', '#d03030'),
+}
+
+
+@dataclass(frozen=True)
+class Zone:
+    state: State
+    capacity: int   # sectors
+    written: int    # sectors
+
+    @property
+    def has_wp(self) -> bool:
+        return self.state.name not in ('conventional', 'offline')
+
+    @property
+    def symbol(self) -> str:
+        symbols = self.state.symbols
+        return (symbols[self.written * len(symbols) // self.capacity]
+                if self.written < self.capacity else symbols[-1])
 
 
 def run(*command: str) -> str:
@@ -46,6 +83,94 @@ def human(size: int) -> str:
     return f'{size} bytes'
 
 
+def parse(report: str) -> list[Zone]:
+    """Return the zones that qemu-io has printed"""
+    zones = []
+    for match in ZONE.finditer(report):
+        start, capacity, wp = (int(field, 16) for field in match.groups()[:3])
+        # A full zone's pointer is at the end of the zone, past its capacity.
+        zones.append(Zone(STATES[int(match[4])], capacity,
+                          min(wp - start, capacity)))
+    return zones
+
+
+def summary(zones: list[Zone], geometry: dict[str, Any]) -> str:
+    counts = Counter(zone.state.name for zone in zones)
+    written = sum(zone.written for zone in zones if zone.has_wp)
+    return (f'{len(zones)} zones of {human(geometry["size"])}, capacity '
+            f'{human(geometry["capacity"])}: '
+            + ', '.join(f'{count} {name}' for name, count in counts.items())
+            + f'; {human(written * SECTOR)} below write pointers')
+
+
+def print_map(zones: list[Zone], first: int, colour: bool) -> None:
+    width = len(str(first + len(zones)))
+    for begin in range(0, len(zones), PER_LINE):
+        line = ''
+        sgr = ''
+        for zone in zones[begin:begin + PER_LINE]:
+            if colour and zone.state.sgr != sgr:
+                sgr = zone.state.sgr
+                line += f'\033[0;{sgr}m'
+            line += zone.symbol
+        print(f'{first + begin:{width}} {line}' + ('\033[0m' if sgr else ''))
+
+
+def rect(parent: ElementTree.Element, box: Iterable[float],
+         fill: str) -> ElementTree.Element:
+    places = dict(zip(('x', 'y', 'width', 'height'),
+                      (f'{number:.4g}' for number in box)))
+    return ElementTree.SubElement(parent, 'rect', places, fill=fill)
+
+
+def text(parent: ElementTree.Element, x: float, y: float, words: str) -> None:
+    ElementTree.SubElement(parent, 'text', x=f'{x:g}', y=f'{y:g}').text = words
+
+
+def draw(zones: list[Zone], first: int, title: str, target: Path) -> None:
+    """Draw each zone as a column, filled up to its write pointer"""
+    per_row = min(len(zones), max(PER_LINE, int((4 * len(zones)) ** 0.5)))
+    rows = -(-len(zones) // per_row)
+    column = max(WIDTH / per_row, 2)
+    row_height = max(3 * column, 12)
+    top, left = 30, 100
+    width = max(left + per_row * column + 10, left + WIDTH + 10)
+    height = top + rows * row_height + 40
+    svg = ElementTree.Element('svg', {
+        'xmlns': 'http://www.w3.org/2000/svg', 'font-family': 'sans-serif',
+        'font-size': '12', 'viewBox': f'0 0 {width:.0f} {height:.0f}'})
+    rect(svg, (0, 0, width, height), 'white')
+    text(svg, left, 18, title)
+
+    for begin in range(0, len(zones), per_row):
+        y = top + begin // per_row * row_height
+        if begin // per_row % -(-rows // 16) == 0:
+            text(svg, 10, y + 12, f'zone {first + begin}')
+        for i, zone in enumerate(zones[begin:begin + per_row]):
+            x, room = left + i * column, 0.85 * row_height
+            part = zone.written / zone.capacity if zone.has_wp else 1
+            shape = rect(svg, (x, y, 0.8 * column, room), EMPTY_COLOUR)
+            if part:
+                shape = rect(svg, (x, y + room * (1 - part), 0.8 * column,
+                                   room * part), zone.state.colour)
+            ElementTree.SubElement(shape, 'title').text = (
+                f'zone {first + begin + i}: {zone.state.name}'
+                + (f', {human(zone.written * SECTOR)} of '
+                   f'{human(zone.capacity * SECTOR)} written'
+                   if zone.has_wp else ''))
+
+    x = left
+    for state in STATES.values():
+        if any(zone.state is state for zone in zones):
+            rect(svg, (x, height - 25, 12, 12), state.colour)
+            text(svg, x + 18, height - 15, state.name)
+            x += 40 + 7 * len(state.name)
+    try:
+        ElementTree.ElementTree(svg).write(target, encoding='unicode')
+    except OSError as error:
+        sys.exit(f'zone-map: cannot write {target}: {error.strerror}')
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=LEGEND,
@@ -53,6 +178,14 @@ def main() -> None:
     parser.add_argument('image', help='qcow2 file that no one is writing to')
     parser.add_argument('--qemu-io', help='default: in $QEMU_BUILD or the PATH; '
                         'qemu-img is taken from the same place')
+    parser.add_argument('--first', type=int, default=0, metavar='ZONE',
+                        help='number of the first zone to draw (default: 0)')
+    parser.add_argument('--count', type=int, metavar='ZONES',
+                        help='how many (default: all that follow)')
+    parser.add_argument('--color', choices=('auto', 'always', 'never'),
+                        default='auto')
+    parser.add_argument('--svg', type=Path, metavar='FILE',
+                        help='draw a picture, too')
     args = parser.parse_args()
     qemu_io = args.qemu_io or os.path.join(os.environ.get('QEMU_BUILD', ''),
                                            'qemu-io')
@@ -63,34 +196,29 @@ def main() -> None:
     geometry = info['format-specific']['data'].get('zone')
     if geometry is None:
         sys.exit(f'zone-map: {args.image} is not zoned')
+    first, nr_zones = args.first, geometry['nr-zones']
+    if not 0 <= first < nr_zones:
+        sys.exit(f'zone-map: --first {first} is not from 0 to {nr_zones - 1}')
+    count: int = nr_zones - first if args.count is None else args.count
+    if not 0 < count <= nr_zones - first:
+        sys.exit(f'zone-map: --count {count} is not from 1 to '
+                 f'{nr_zones - first}')
+    if args.svg and count > MAX_DRAWN:
+        sys.exit(f'zone-map: {count} zones are more than the {MAX_DRAWN} of a '
+                 'picture: choose some with --first and --count')
+
     report = run(qemu_io, '-r', '-f', 'qcow2',
-                 '-c', f'zrp 0 {geometry["nr-zones"]}', args.image)
+                 '-c', f'zrp {first * geometry["size"]} {count}', args.image)
+    zones = parse(report)
+    if len(zones) != count:
+        sys.exit(f'zone-map: no report of {count} zones from qemu-io:\n'
+                 f'{report}'.rstrip())
 
-    chars = []
-    counts = Counter()
-    written = 0
-    for match in ZONE.finditer(report):
-        start, capacity, wp = (int(field, 16) for field in match.groups()[:3])
-        name, symbols = STATES[int(match[4])]
-        # A full zone's pointer is at the end of the zone, past its capacity.
-        used = min(wp - start, capacity)
-        counts[name] += 1
-        if name not in ('conventional', 'offline'):
-            written += used * SECTOR
-        chars.append(symbols[used * len(symbols) // capacity
-                             if used < capacity else -1])
-    if len(chars) != geometry['nr-zones']:
-        sys.exit(f'zone-map: no report of all {geometry["nr-zones"]} zones '
-                 f'from qemu-io:\n{report}'.rstrip())
-
-    width = len(str(len(chars)))
-    for first in range(0, len(chars), PER_LINE):
-        print(f'{first:{width}} {"".join(chars[first:first + PER_LINE])}')
-    print(f'\n{LEGEND}')
-    print(f'{len(chars)} zones of {human(geometry["size"])}, capacity '
-          f'{human(geometry["capacity"])}: '
-          + ', '.join(f'{count} {name}' for name, count in counts.items())
-          + f'; {human(written)} below write pointers')
+    print_map(zones, first, args.color == 'always' or
+              (args.color == 'auto' and sys.stdout.isatty()))
+    print(f'\n{LEGEND}\n{summary(zones, geometry)}')
+    if args.svg:
+        draw(zones, first, summary(zones, geometry), args.svg)
 
 
 if __name__ == '__main__':
