@@ -126,13 +126,19 @@ static BlockDriver memory_driver = {
 };
 
 /* NULL if the image is refused */
-static BlockBackend *open_image(int flags)
+static BlockBackend *open_with(int flags, const char *zone_rescue)
 {
     QDict *options = qdict_new();
 
     qdict_put_str(options, "driver", "qcow2");
     qdict_put_str(options, "file.driver", "fuzz-memory");
+    qdict_put_str(options, "zone-rescue", zone_rescue);
     return blk_new_open(NULL, NULL, options, flags, NULL);
+}
+
+static BlockBackend *open_image(int flags)
+{
+    return open_with(flags, "off");
 }
 
 /*
@@ -540,10 +546,11 @@ static void use(Disk *d, ZoneChoices *c)
     check_data(d);
 }
 
-static bool disk_open(Disk *d, int flags)
+/* Have @d use @blk; false if that is NULL. */
+static bool disk_take(Disk *d, BlockBackend *blk)
 {
-    d->blk = open_image(flags);
-    if (!d->blk) {
+    d->blk = blk;
+    if (!blk) {
         return false;
     }
     g_assert_cmpint(blk_get_zone_model(d->blk), ==, BLK_Z_HM);
@@ -555,6 +562,11 @@ static bool disk_open(Disk *d, int flags)
     query(d->blk);
     check_report(d);
     return true;
+}
+
+static bool disk_open(Disk *d, int flags)
+{
+    return disk_take(d, open_image(flags));
 }
 
 /* Of an image that is not in use, whose table a check reads. */
@@ -637,15 +649,130 @@ static void use_image(const Template *t, ZoneChoices *c)
     }
 }
 
-static void repair_image(void)
+/*
+ * Open for rescue: only reads, but all there is.  It agrees with what can be
+ * read without.
+ */
+static bool rescue_open(Disk *d)
+{
+    g_autofree uint8_t *data = g_malloc0(MAX_DISK);
+    g_autofree BlockZoneDescriptor *zones =
+        g_new0(BlockZoneDescriptor, MAX_ZONES + 1);
+    Disk plain = { .data = data, .zones = zones };
+
+    g_assert_null(open_with(BDRV_O_RDWR, "on"));
+    if (!disk_take(d, open_with(0, "on"))) {
+        g_assert_null(open_image(0));
+        return false;
+    }
+    learn_data(d);
+    g_assert_cmpint(blk_pwrite(d->blk, 0, 512, data, 0), <, 0);
+    if (!disk_open(&plain, 0)) {
+        return true;
+    }
+    learn_data(&plain);
+    blk_unref(plain.blk);
+    for (unsigned int i = 0; i < d->nr_zones; i++) {
+        const BlockZoneDescriptor *z = &d->zones[i];
+
+        g_assert_false(is_offline(z));
+        if (!is_offline(&plain.zones[i])) {
+            g_assert_cmphex(plain.zones[i].state, ==, z->state);
+            g_assert_cmpuint(plain.zones[i].wp, ==, z->wp);
+            g_assert_cmpmem(data + z->start, z->length, d->data + z->start,
+                            z->length);
+        }
+    }
+    return true;
+}
+
+static void rescue_image(void)
+{
+    g_autofree uint8_t *data = g_malloc0(MAX_DISK);
+    g_autofree BlockZoneDescriptor *zones =
+        g_new0(BlockZoneDescriptor, MAX_ZONES + 1);
+    Disk d = { .data = data, .zones = zones };
+
+    if (rescue_open(&d)) {
+        blk_unref(d.blk);
+    }
+}
+
+/* What is repaired has no fault, and can be used. */
+static bool repair(bool must_succeed)
 {
     BlockBackend *blk = open_image(BDRV_O_RDWR | BDRV_O_CHECK);
     BdrvCheckResult result;
+    bool is_good;
 
-    if (blk) {
-        check_image(blk, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS, &result);
-        check_image(blk, 0, &result);
+    if (!blk) {
+        return false;
+    }
+    check_image(blk, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS, &result);
+    is_good = !result.check_errors && !result.corruptions;
+    g_assert_true(is_good || !must_succeed);
+    check_image(blk, 0, &result);
+    if (is_good) {
+        g_assert_cmpint(result.check_errors, ==, 0);
+        g_assert_cmpint(result.corruptions, ==, 0);
+        g_assert_cmpint(result.leaks, ==, 0);
+    }
+    blk_unref(blk);
+    if (is_good) {
+        blk = open_image(BDRV_O_RDWR);
+        g_assert_nonnull(blk);
         blk_unref(blk);
+    }
+    return is_good;
+}
+
+/*
+ * @old and @new were opened for rescue, where a zone is READ-ONLY if it is or
+ * has a bad entry.  Other zones lose no data, and at most room to write; and
+ * no zone gets data that was not there.
+ */
+static void check_repaired(const Disk *old, const Disk *new)
+{
+    g_assert_cmpuint(new->nr_zones, ==, old->nr_zones);
+    for (unsigned int i = 0; i < new->nr_zones; i++) {
+        const BlockZoneDescriptor *was = &old->zones[i];
+        const BlockZoneDescriptor *z = &new->zones[i];
+
+        if (was->state != BLK_ZS_RDONLY) {
+            g_assert_true(z->state == BLK_ZS_FULL ||
+                          (z->state == was->state && z->wp == was->wp));
+            g_assert_cmpmem(new->data + z->start, z->length,
+                            old->data + z->start, z->length);
+            continue;
+        }
+        for (uint64_t pos = z->start; pos < z->start + z->length; pos++) {
+            g_assert_true(new->data[pos] == old->data[pos] ||
+                          new->data[pos] == 0);
+        }
+    }
+}
+
+static void repair_image(const Template *t)
+{
+    g_autofree uint8_t *old_data = g_malloc0(MAX_DISK);
+    g_autofree uint8_t *data = g_malloc0(MAX_DISK);
+    g_autofree BlockZoneDescriptor *old_zones =
+        g_new0(BlockZoneDescriptor, MAX_ZONES + 1);
+    g_autofree BlockZoneDescriptor *zones =
+        g_new0(BlockZoneDescriptor, MAX_ZONES + 1);
+    Disk old = { .data = old_data, .zones = old_zones };
+    Disk d = { .data = data, .zones = zones };
+    bool in_place = is_table_in_place(t);
+    BlockBackend *blk;
+
+    if (in_place && rescue_open(&old)) {
+        blk_unref(old.blk);
+        g_assert_true(repair(true));
+        g_assert_true(rescue_open(&d));
+        blk_unref(d.blk);
+        check_repaired(&old, &d);
+    } else {
+        repair(false);
     }
     blk = open_image(BDRV_O_NO_IO);
     if (blk) {
@@ -670,8 +797,13 @@ void fuzz_zone_input(const uint8_t *data, size_t size)
     for (int n = zone_choose(&c, 8); n > 0; n--) {
         edit(&c, t);
     }
-    if (zone_choose(&c, 4) == 0) {
-        repair_image();
+    switch (zone_choose(&c, 4)) {
+    case 0:
+        repair_image(t);
+        break;
+    case 1:
+        rescue_image();
+        break;
     }
     use_image(t, &c);
     bdrv_drain_all();
