@@ -289,6 +289,47 @@ static int coroutine_mixed_fn GRAPH_RDLOCK store_snapshot(BlockDriverState *bs)
     return write_staged(bs);
 }
 
+/* Does the table still say which zones came explicitly open? */
+static bool tells_of_open(BlockDriverState *bs)
+{
+    return qcow2_zoned_of(bs)->handed_over_open && bdrv_is_writable(bs);
+}
+
+/*
+ * That was said once, to whoever took the image over.  There may be as many
+ * such zones as entries, so they are not part of a snapshot.
+ */
+static int coroutine_mixed_fn GRAPH_RDLOCK take_back_open(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    HBitmapIter iter;
+    int64_t zone;
+    int ret;
+
+    hbitmap_iter_init(&iter, z->handed_over_open, 0);
+    while ((zone = hbitmap_iter_next(&iter)) >= 0) {
+        unsigned attributes;
+        uint64_t entry, wp;
+
+        ret = get_entry(bs, zone, &entry);
+        if (ret < 0) {
+            return ret;
+        }
+        wp = qcow2_zoned_decode(entry, &attributes);
+        ret = stage_entry(bs, zone, qcow2_zoned_encode(wp, attributes),
+                          STAGE_ALL);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    ret = write_staged(bs);
+    if (ret >= 0) {
+        hbitmap_free(z->handed_over_open);
+        z->handed_over_open = NULL;
+    }
+    return ret;
+}
+
 /* The entries of the snapshot could not be stored: next time. */
 static void give_back_snapshot(Qcow2Zoned *z)
 {
@@ -314,6 +355,9 @@ static int coroutine_fn GRAPH_RDLOCK store_dirty_zones(BlockDriverState *bs)
 
     if (ret >= 0 && z->snapshot->len) {
         ret = store_snapshot(bs);
+    }
+    if (ret >= 0 && tells_of_open(bs)) {
+        ret = take_back_open(bs);
     }
     if (ret < 0) {
         give_back_snapshot(z);
@@ -484,12 +528,15 @@ int coroutine_mixed_fn qcow2_zoned_inactivate(BlockDriverState *bs)
     }
 
     zone_writes_take_dirty(&z->writes, z->snapshot);
-    if (!z->snapshot->len && !z->handing_over) {
+    if (!z->snapshot->len && !z->handing_over && !tells_of_open(bs)) {
         return 0;
     }
     ret = qcow2_write_caches(bs);
     if (ret >= 0) {
         ret = store_snapshot(bs);
+    }
+    if (ret >= 0 && tells_of_open(bs)) {
+        ret = take_back_open(bs);
     }
     if (ret >= 0 && z->handing_over) {
         ret = store_explicitly_open(bs);

@@ -292,7 +292,7 @@ read_entries(BlockDriverState *bs, uint64_t pos, uint64_t bytes, uint8_t *buf)
 }
 
 int coroutine_fn
-qcow2_zoned_load_table(BlockDriverState *bs, ZoneTable *t, GArray *open,
+qcow2_zoned_load_table(BlockDriverState *bs, ZoneTable *t, HBitmap *open,
                        Qcow2ZonedBadEntryFn *bad_entry, void *opaque)
 {
     Qcow2Zoned *z = qcow2_zoned_of(bs);
@@ -313,7 +313,7 @@ qcow2_zoned_load_table(BlockDriverState *bs, ZoneTable *t, GArray *open,
             if (!qcow2_zoned_load_entry(t, zone, entry, NULL)) {
                 bad_entry(bs, t, zone, entry, opaque);
             } else if (open && is_explicitly_open(entry)) {
-                g_array_append_val(open, zone);
+                hbitmap_set(open, zone, 1);
             }
         }
     }
@@ -360,7 +360,7 @@ open_table(BlockDriverState *bs, bool writable, Error **errp)
                    z->geo.nr_zones);
         return -ENOMEM;
     }
-    z->handed_over_open = g_array_new(false, false, sizeof(uint32_t));
+    z->handed_over_open = hbitmap_alloc(z->geo.nr_zones, 0);
     ret = qcow2_zoned_load_table(bs, table, z->handed_over_open,
                                  bad_entry_at_open, &bad_entry);
     if (ret < 0) {
@@ -373,6 +373,11 @@ open_table(BlockDriverState *bs, bool writable, Error **errp)
                    "the image read-only", error_get_pretty(bad_entry));
         ret = -EINVAL;
         goto fail;
+    }
+
+    if (hbitmap_empty(z->handed_over_open)) {
+        hbitmap_free(z->handed_over_open);
+        z->handed_over_open = NULL;
     }
 
     /* As small as the file can write without reading first */
@@ -390,12 +395,6 @@ open_table(BlockDriverState *bs, bool writable, Error **errp)
     zone_writes_init(&z->writes, table);
     z->table = table;
     error_free(bad_entry);
-
-    /* Said once: the next flush takes it back. */
-    for (guint i = 0; writable && i < z->handed_over_open->len; i++) {
-        zone_writes_set_dirty(&z->writes, g_array_index(z->handed_over_open,
-                                                        uint32_t, i));
-    }
     return 0;
 
 fail:
@@ -492,13 +491,15 @@ void qcow2_zoned_take_over(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
     Qcow2Zoned *z = s->zoned;
+    HBitmapIter iter;
+    int64_t zone;
 
-    if (!qcow2_has_zones(bs)) {
+    if (!qcow2_has_zones(bs) || !z->handed_over_open) {
         return;
     }
     QEMU_LOCK_GUARD(&z->writes.lock);
-    for (guint i = 0; i < z->handed_over_open->len; i++) {
-        uint32_t zone = g_array_index(z->handed_over_open, uint32_t, i);
+    hbitmap_iter_init(&iter, z->handed_over_open, 0);
+    while ((zone = hbitmap_iter_next(&iter)) >= 0) {
         ZoneRange range;
 
         /* A limit that says no comes from an image that nobody handed over. */
@@ -530,7 +531,7 @@ void qcow2_zoned_close(BlockDriverState *bs)
         g_array_free(z->snapshot, true);
     }
     if (z->handed_over_open) {
-        g_array_free(z->handed_over_open, true);
+        hbitmap_free(z->handed_over_open);
     }
     g_free(z->ext_rest);
     g_free(z);

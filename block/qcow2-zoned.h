@@ -85,8 +85,13 @@ typedef struct Qcow2Zoned {
     bool rescue;                /* opened with zone-rescue=on */
     bool table_is_lost;         /* in rescue: do not even read it */
     bool table_is_shared;       /* in a check: with other data or metadata */
-    GArray *handed_over_open;   /* zones (uint32_t) that came explicitly open */
     bool handing_over;          /* in qcow2_zoned_hand_over() */
+
+    /*
+     * Zones that the table says to be explicitly open, NULL if there are none.
+     * Changes before anybody deals with zones, then under table_io.
+     */
+    HBitmap *handed_over_open;
 
     ZoneTable *table;
     ZoneWrites writes;
@@ -284,10 +289,10 @@ Qcow2ZonedBadEntryFn(BlockDriverState *bs, ZoneTable *t, uint32_t zone,
 /*
  * Load the table from disk into @t, with @bad_entry to make up for entries
  * that are bad.  Zones whose entry says that they are explicitly open are
- * appended to @open, unless that is NULL.
+ * set in @open, unless that is NULL.
  */
 int coroutine_fn GRAPH_RDLOCK
-qcow2_zoned_load_table(BlockDriverState *bs, ZoneTable *t, GArray *open,
+qcow2_zoned_load_table(BlockDriverState *bs, ZoneTable *t, HBitmap *open,
                        Qcow2ZonedBadEntryFn *bad_entry, void *opaque);
 
 /*
