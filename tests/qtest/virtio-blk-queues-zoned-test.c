@@ -204,11 +204,11 @@ static void run_qemu_img(const char **args)
 
 static void create(void)
 {
-    g_autofree char *size = g_strdup_printf("%u", NR_ZONES * ZONE * SECTOR);
+    g_autofree char *size = g_strdup_printf("%d", NR_ZONES * ZONE * SECTOR);
     g_autofree char *options = g_strdup_printf(
-        "zone.mode=host-managed,zone.size=%u,zone.capacity=%u"
-        ",zone.conventional_zones=%u,zone.max_open_zones=%u"
-        ",zone.max_active_zones=%u,zone.max_append_bytes=%u",
+        "zone.mode=host-managed,zone.size=%d,zone.capacity=%d"
+        ",zone.conventional_zones=%d,zone.max_open_zones=%d"
+        ",zone.max_active_zones=%d,zone.max_append_bytes=%d",
         ZONE * SECTOR, CAPACITY * SECTOR, FIRST_WRITTEN, MAX_OPEN, MAX_ACTIVE,
         MAX_SECTORS * SECTOR);
     const char *args[] = {
@@ -231,7 +231,7 @@ static char *device_json(void)
 {
     return g_strdup_printf(
         "{ 'driver': 'virtio-blk-pci', 'id': 'dev', 'drive': 'top',"
-        "  'addr': '%02x.0', 'num-queues': %u, 'werror': 'report'%s }",
+        "  'addr': '%02x.0', 'num-queues': %d, 'werror': 'report'%s }",
         PCI_SLOT, NR_QUEUES, threads);
 }
 
@@ -1317,7 +1317,7 @@ static void test_queues(const void *properties)
     }
     g_test_message("%" PRIu64 " requests, %" PRIu64 " lost, %" PRIu64
                    " a second", nr_requests, nr_lost,
-                   timed * G_USEC_PER_SEC / time);
+                   timed * G_USEC_PER_SEC / MAX(time, 1));
     for (uint32_t type = 0; type < ARRAY_SIZE(replies); type++) {
         if (replies[type][OK]) {
             g_test_message("type %2u: %" PRIu64 " ok, %" PRIu64 " invalid, %"
