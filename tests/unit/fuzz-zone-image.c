@@ -16,6 +16,7 @@
 #include "qapi/error.h"
 #include "qapi/qapi-types-block-core.h"
 #include "qemu/bswap.h"
+#include "qemu/cutils.h"
 #include "qemu/main-loop.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
@@ -727,28 +728,52 @@ static bool repair(bool must_succeed)
 }
 
 /*
- * @old and @new were opened for rescue, where a zone is READ-ONLY if it is or
- * has a bad entry.  Other zones lose no data, and at most room to write; and
- * no zone gets data that was not there.
+ * @z is repaired, @entry was there before: nothing is lost below a write
+ * pointer in the zone, and all that may be data if there was none.
  */
-static void check_repaired(const Disk *old, const Disk *new)
+static void check_repaired_zone(const Disk *old, const Disk *new,
+                                const BlockZoneDescriptor *z, uint64_t entry)
+{
+    uint64_t wp = entry & ((1ULL << 59) - 1);
+    uint64_t end = z->start + z->length;
+    uint64_t kept = z->start;
+
+    if (z->type == BLK_ZT_CONV) {
+        kept = end;
+    } else if (wp >= z->start && wp <= end) {
+        kept = MIN(QEMU_ALIGN_DOWN(wp, 512), z->start + z->cap);
+    } else if (z->state != BLK_ZS_RDONLY) {
+        g_assert_cmphex(z->state, ==, BLK_ZS_EMPTY);
+        g_assert_true(buffer_is_zero(old->data + z->start, z->length));
+    }
+    g_assert_cmpmem(new->data + z->start, kept - z->start,
+                    old->data + z->start, kept - z->start);
+    for (uint64_t pos = kept; pos < end; pos++) {
+        g_assert_true(new->data[pos] == old->data[pos] || new->data[pos] == 0);
+    }
+}
+
+/*
+ * @old and @new were opened for rescue, where a zone is READ-ONLY if it is, or
+ * is OFFLINE, or has a bad entry.  Others lose no data, but maybe room to
+ * write.
+ */
+static void check_repaired(const Disk *old, const Disk *new,
+                           const uint64_t *entries)
 {
     g_assert_cmpuint(new->nr_zones, ==, old->nr_zones);
     for (unsigned int i = 0; i < new->nr_zones; i++) {
         const BlockZoneDescriptor *was = &old->zones[i];
         const BlockZoneDescriptor *z = &new->zones[i];
 
-        if (was->state != BLK_ZS_RDONLY) {
-            g_assert_true(z->state == BLK_ZS_FULL ||
-                          (z->state == was->state && z->wp == was->wp));
-            g_assert_cmpmem(new->data + z->start, z->length,
-                            old->data + z->start, z->length);
+        if (was->state == BLK_ZS_RDONLY) {
+            check_repaired_zone(old, new, z, be64_to_cpu(entries[i]));
             continue;
         }
-        for (uint64_t pos = z->start; pos < z->start + z->length; pos++) {
-            g_assert_true(new->data[pos] == old->data[pos] ||
-                          new->data[pos] == 0);
-        }
+        g_assert_true(z->state == BLK_ZS_FULL ||
+                      (z->state == was->state && z->wp == was->wp));
+        g_assert_cmpmem(new->data + z->start, z->length,
+                        old->data + z->start, z->length);
     }
 }
 
@@ -763,6 +788,7 @@ static void repair_image(const Template *t)
     Disk old = { .data = old_data, .zones = old_zones };
     Disk d = { .data = data, .zones = zones };
     bool in_place = is_table_in_place(t);
+    g_autofree uint64_t *entries = g_memdup2(file + t->table, t->entries * 8);
     BlockBackend *blk;
 
     if (in_place && rescue_open(&old)) {
@@ -770,7 +796,7 @@ static void repair_image(const Template *t)
         g_assert_true(repair(true));
         g_assert_true(rescue_open(&d));
         blk_unref(d.blk);
-        check_repaired(&old, &d);
+        check_repaired(&old, &d, entries);
     } else {
         repair(false);
     }
