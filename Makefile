@@ -81,9 +81,8 @@ faults: all
 	@tests/powercut/faults --cuts $(CUTS) --seed $(SEED) --jobs 2
 	@tests/powercut/full-host --seed $(SEED)
 
-ROUNDS = 400
 kill: all
-	@tests/powercut/kill --rounds $(ROUNDS) --seed $(SEED) --jobs 2
+	@tests/powercut/kill --rounds $(or $(ROUNDS),400) --seed $(SEED) --jobs 2
 
 powercut-mutants: all
 	@tests/powercut/mutants/run --seed $(SEED)

@@ -126,9 +126,10 @@ static int read_source(ConvertZones *c, int64_t offset, int64_t bytes,
 
 /*
  * Find the first offset from @offset to @end at which the source is not known
- * to have zeros, or @end.
+ * to have zeros, or @end. The same holds from there to *@data_end.
  */
-static int64_t next_data(ConvertZones *c, int64_t offset, int64_t end)
+static int64_t next_data(ConvertZones *c, int64_t offset, int64_t end,
+                         int64_t *data_end)
 {
     GRAPH_RDLOCK_GUARD_MAINLOOP();
 
@@ -145,15 +146,18 @@ static int64_t next_data(ConvertZones *c, int64_t offset, int64_t end)
                                       offset - src->start, src->end - offset,
                                       &run, NULL, NULL);
         if (ret < 0) {
+            *data_end = end;
             return c->salvage ? offset : ret;
         }
         if (!(ret & BDRV_BLOCK_ZERO)) {
+            *data_end = MIN(end, offset + run);
             return offset;
         }
         c->zeroes_start = offset;
         c->zeroes_end = offset + run;
     }
-    return MIN(offset, end);
+    *data_end = end;
+    return end;
 }
 
 /*
@@ -163,14 +167,27 @@ static int64_t next_data(ConvertZones *c, int64_t offset, int64_t end)
 static int64_t data_end(ConvertZones *c, int64_t start, int64_t end)
 {
     g_autofree uint8_t *buf = NULL;
-    int64_t first = next_data(c, start, end);
+    int64_t first = end;
+    int64_t last_end = start;
+    int64_t run_end;
 
-    if (first < 0) {
-        return first;
+    /* Forward over what may be data, then back over what turns out as zeros */
+    for (int64_t offset = start; offset < end; offset = run_end) {
+        int64_t data = next_data(c, offset, end, &run_end);
+
+        if (data < 0) {
+            return data;
+        }
+        if (data < end) {
+            first = MIN(first, data);
+            last_end = run_end;
+        }
     }
+    end = last_end;
+
     while (end > first) {
         int64_t from = MAX(start, QEMU_ALIGN_DOWN(end - 1, READ_STEP));
-        int64_t data = next_data(c, from, end);
+        int64_t data = next_data(c, from, end, &run_end);
         int ret;
 
         if (data < 0) {
@@ -360,6 +377,7 @@ static int64_t predict_wp(ConvertZones *c, const TargetZone *zone,
                           bool *needs_slot)
 {
     int64_t end = MIN(data_limit(zone), c->end);
+    int64_t wp;
 
     if (c->sparse) {
         end = data_end(c, zone->start, end);
@@ -367,8 +385,10 @@ static int64_t predict_wp(ConvertZones *c, const TargetZone *zone,
             return end;
         }
     }
-    *needs_slot = end > zone->start;
-    return final_wp(zone, end);
+    wp = final_wp(zone, end);
+    /* A finish needs none, but zeros up to a write pointer do. */
+    *needs_slot = end > zone->start || (!zone->finish && wp > zone->start);
+    return wp;
 }
 
 /*
@@ -650,7 +670,8 @@ static int copy_zone(ConvertZones *c)
 
         n = MIN(end, QEMU_ALIGN_DOWN(offset, READ_STEP) + READ_STEP) - offset;
         if (c->sparse) {
-            int64_t data = next_data(c, offset, offset + n);
+            int64_t data_end;
+            int64_t data = next_data(c, offset, offset + n, &data_end);
 
             if (data < 0) {
                 return data;
@@ -684,5 +705,6 @@ int convert_zones_end(ConvertZones *c)
             ret = copy_zone(c);
         }
     }
-    return ret;
+    /* Closing the image stores write pointers, too, but nobody hears of it. */
+    return ret < 0 ? ret : blk_flush(c->target);
 }

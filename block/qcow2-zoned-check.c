@@ -165,6 +165,7 @@ check_bad_entry(BlockDriverState *bs, ZoneTable *t, uint32_t zone,
                 uint64_t entry, void *opaque)
 {
     TableCheck *check = opaque;
+    bool is_printed = check->repair || check->nr_bad < MAX_BAD_PRINTED;
     Error *err = NULL;
     ZoneEntry e = {
         .wp = zone_table_start(t, zone),
@@ -172,14 +173,14 @@ check_bad_entry(BlockDriverState *bs, ZoneTable *t, uint32_t zone,
     };
 
     check->nr_bad++;
-    qcow2_zoned_load_entry(t, zone, entry, &err);
+    qcow2_zoned_load_entry(t, zone, entry, is_printed ? &err : NULL);
     if (check->repair) {
         e = repair_entry(bs, check, zone, entry);
     }
     zone_table_load(t, zone, e.wp, e.attributes, &error_abort);
     if (check->repair) {
         print_repair(check, zone, error_get_pretty(err));
-    } else if (check->nr_bad <= MAX_BAD_PRINTED) {
+    } else if (is_printed) {
         fprintf(stderr, "ERROR zone table: %s\n", error_get_pretty(err));
     }
     error_free(err);

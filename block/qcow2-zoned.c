@@ -454,7 +454,7 @@ int coroutine_fn qcow2_zoned_open(BlockDriverState *bs, int flags,
     BDRVQcow2State *s = bs->opaque;
     bool feature = s->incompatible_features & QCOW2_INCOMPAT_ZONED;
     bool writable = (flags & BDRV_O_RDWR) && !(flags & BDRV_O_INACTIVE);
-    bool rescue = s->zone_rescue && !(flags & (BDRV_O_NO_IO | BDRV_O_CHECK));
+    bool rescue = s->zone_rescue && !(flags & BDRV_O_CHECK);
     bool table_has_place;
 
     if (feature != !!s->zoned) {
@@ -474,15 +474,15 @@ int coroutine_fn qcow2_zoned_open(BlockDriverState *bs, int flags,
         return -EINVAL;
     }
     table_has_place = check_table_place(bs, rescue ? NULL : errp);
-    if (rescue) {
-        return open_for_rescue(bs, table_has_place, errp);
-    }
-    if (!table_has_place) {
+    if (!table_has_place && !rescue) {
         error_append_hint(errp, RESCUE_HINT);
         return -EINVAL;
     }
     if (flags & (BDRV_O_NO_IO | BDRV_O_CHECK)) {
         return 0;
+    }
+    if (rescue) {
+        return open_for_rescue(bs, table_has_place, errp);
     }
     return open_table(bs, writable, errp);
 }
