@@ -10,7 +10,7 @@ load_modules() {
     modprobe btrfs
 }
 
-make_fs() { mkfs.btrfs -q -f -O zoned -d single -m single $DISK; }
+make_fs() { mkfs.btrfs -q -f -O zoned -d single -m single -n 4096 $DISK; }
 
 collect_garbage() {
     does "balance" btrfs balance start -dusage=60 /mnt

@@ -10,7 +10,16 @@ else
     DEVICES=$DISK
 fi
 mount_fs() { mount -t f2fs $MAIN /mnt; }
-check_fs() { fsck.f2fs --dry-run -f $MAIN; }
+
+# Where capacity is below size, fsck.f2fs 1.16 counts other free segments than
+# mkfs.f2fs and Linux do, on an empty null_blk as well.  Nothing else may differ.
+check_fs() {
+    fsck.f2fs --dry-run -f $MAIN && return
+    [ $CAPACITY -lt $ZONE ] || return
+    grep -E '\[Fail\]|ASSERT' /tmp/out >/tmp/fsck
+    [ "$(sed 's/ *\[Fail.*//' /tmp/fsck)" = \
+        "[FSCK] free segment_count matched with CP" ]
+}
 
 load_modules() {
     modprobe crc32_generic

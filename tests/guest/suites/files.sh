@@ -25,6 +25,8 @@ fill() {
     fi
     rm -f /mnt/$number
     sync
+    # btrfs says of each write that there is no room for it.
+    complaints | grep -v 'BTRFS error .*: -28$' >>/tmp/complaints
     echo "# $((number - $1)) files of 4 MiB"
 }
 
@@ -32,10 +34,14 @@ check_files() {     # check_files WHEN: does each have what was written to it?
     local file bad=
     step "$1: the data of the files"
     for file in $(list); do
-        content $file | cmp -s - /mnt/$file || bad="$bad $file"
+        content $file >/tmp/content
+        [ "$(md5sum </tmp/content)" = "$(md5sum </mnt/$file)" ] ||
+            bad="$bad $file"
     done
     is "$1: $(list | wc -l) files have their data" "" "$bad"
 }
+
+delete() { (cd /mnt && rm -f -- $1); }          # delete PATTERN
 
 list() { (cd /mnt && ls -d [0-9]*); }
 
@@ -54,8 +60,8 @@ use() {
     fill 1
     remount
     check_files "after a remount"
-    step "delete every other file, garbage collection"
-    (cd /mnt && rm -- *[13579])
+    step "delete most files, garbage collection"
+    does "delete" delete "*[1-6]"
     sync
     collect_garbage
     step "fill again"
@@ -67,7 +73,7 @@ use() {
     does "fsck" check_fs
     mount_fs
     step "a mounted file system for the power cut"
-    (cd /mnt && rm -- *[37])
+    does "delete" delete "*[78]"
     list >/tmp/list
     cp /tmp/list /mnt/list
     content 999 >/mnt/999
