@@ -10,8 +10,8 @@ import measure
 from counts import RESETS
 from images import KIB, KINDS, MIB, Load, size_name
 
-SIZES = {4 * KIB: 8192, 64 * KIB: 2048, MIB: 256}
-FEWEST_ROUNDS, MOST_ROUNDS, SECONDS_PER_CASE = 3, 9, 4
+SIZES = {4 * KIB: 16384, 64 * KIB: 8192, MIB: 512}
+FEWEST_ROUNDS, MOST_ROUNDS, SECONDS_PER_CASE = 3, 31, 5
 FLUSHED = {4 * KIB: 1000, 64 * KIB: 1000, MIB: 100}
 
 
