@@ -46,7 +46,7 @@
 #define CAPACITY        6144
 #define MAX_SECTORS     128
 #define NR_ZONES        20
-#define MAX_OPEN        6
+#define MAX_OPEN        3
 #define MAX_ACTIVE      12
 
 /*
