@@ -610,50 +610,26 @@ static int coroutine_mixed_fn write_zone(ConvertZones *c, int64_t offset,
 int coroutine_mixed_fn convert_zones_pwrite(ConvertZones *c, int64_t offset,
                                             int64_t bytes, const uint8_t *buf)
 {
-    while (bytes > 0) {
-        int64_t n;
-        int ret = go_to(c, offset);
+    int64_t n;
+
+    for (int64_t done = 0; done < bytes; done += n) {
+        int ret = go_to(c, offset + done);
 
         if (ret < 0) {
             return ret;
         }
-        n = MIN(bytes, c->zone.end - offset);
+        n = MIN(bytes - done, c->zone.end - offset - done);
         if (c->zone.conventional) {
-            ret = blk_pwrite(c->target, offset, n, buf, 0);
-        } else if (!is_deferred(c)) {
-            ret = write_zone(c, offset, n, buf);
+            ret = buf ? blk_pwrite(c->target, offset + done, n, buf + done, 0)
+                      : blk_pwrite_zeroes(c->target, offset + done, n,
+                                          BDRV_REQ_MAY_UNMAP);
+        } else if (buf && !is_deferred(c)) {
+            /* Zeros are written before what follows, if anything does. */
+            ret = write_zone(c, offset + done, n, buf + done);
         }
         if (ret < 0) {
             return ret;
         }
-        offset += n;
-        bytes -= n;
-        buf += n;
-    }
-    return 0;
-}
-
-/* What a sequential zone needs of zeros is written before what follows. */
-int coroutine_mixed_fn convert_zones_pwrite_zeroes(ConvertZones *c,
-                                                   int64_t offset,
-                                                   int64_t bytes)
-{
-    while (bytes > 0) {
-        int64_t n;
-        int ret = go_to(c, offset);
-
-        if (ret < 0) {
-            return ret;
-        }
-        n = MIN(bytes, c->zone.end - offset);
-        if (c->zone.conventional) {
-            ret = blk_pwrite_zeroes(c->target, offset, n, BDRV_REQ_MAY_UNMAP);
-            if (ret < 0) {
-                return ret;
-            }
-        }
-        offset += n;
-        bytes -= n;
     }
     return 0;
 }

@@ -282,10 +282,11 @@ int64_t coroutine_fn qcow2_zoned_map(BlockDriverState *bs, int64_t offset,
 static int64_t mapped_end(const ZoneGeometry *geo, int64_t end,
                           size_t cluster_size)
 {
-    int64_t start = ROUND_DOWN(end - 1, geo->zone_size);
-    int64_t limit = MIN(start + geo->zone_capacity, geo->disk_size);
+    uint32_t zone = (end - 1) / geo->zone_size;
+    int64_t start = zone * geo->zone_size;
+    int64_t limit = start + zone_geometry_capacity(geo, zone);
 
-    if (start / geo->zone_size < geo->nr_conventional) {
+    if (zone < geo->nr_conventional) {
         return 0;
     }
     limit = MIN(limit, end + window_size(end - start));

@@ -69,6 +69,15 @@ uint64_t zone_geometry_count(uint64_t disk_size, uint64_t zone_size)
     return DIV_ROUND_UP(disk_size, zone_size);
 }
 
+uint64_t zone_geometry_capacity(const ZoneGeometry *geo, uint32_t zone)
+{
+    uint64_t length = MIN(geo->zone_size,
+                          geo->disk_size - zone * geo->zone_size);
+
+    return zone < geo->nr_conventional ? length
+                                       : MIN(length, geo->zone_capacity);
+}
+
 bool zone_geometry_check(const ZoneGeometry *geo, Error **errp)
 {
     uint64_t nr_zones;
@@ -157,10 +166,7 @@ static bool zone_is_conventional(const ZoneTable *t, uint32_t zone)
 
 uint64_t zone_table_capacity(const ZoneTable *t, uint32_t zone)
 {
-    uint64_t length = zone_table_length(t, zone);
-
-    return zone_is_conventional(t, zone) ? length
-                                         : MIN(length, t->geo.zone_capacity);
+    return zone_geometry_capacity(&t->geo, zone);
 }
 
 /* Where the zone is full */
@@ -444,6 +450,10 @@ bool zone_table_load(ZoneTable *t, uint32_t zone, uint64_t wp,
     uint64_t start = zone_table_start(t, zone);
     uint64_t limit = conventional ? start : zone_limit(t, zone);
 
+    /* It is as it is to be: so are most zones of a disk that has millions. */
+    if (wp == start && attributes == zone_table_attributes(t, zone)) {
+        return true;
+    }
     if (conventional != !!(attributes & ZONE_CONVENTIONAL)) {
         error_setg(errp, "Zone %" PRIu32 " is marked %s, but the first %"
                    PRIu32 " zones, and no others, are conventional", zone,

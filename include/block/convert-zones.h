@@ -41,12 +41,12 @@ ConvertZones *convert_zones_new(const ConvertZonesOptions *opts, Error **errp);
 /* NULL is allowed. */
 void convert_zones_free(ConvertZones *c);
 
-/* Offsets must not be below the end of what was written before. */
+/*
+ * Write @buf, or zeros if that is NULL.  Offsets must not be below the end of
+ * what was written before.
+ */
 int coroutine_mixed_fn convert_zones_pwrite(ConvertZones *c, int64_t offset,
                                             int64_t bytes, const uint8_t *buf);
-int coroutine_mixed_fn convert_zones_pwrite_zeroes(ConvertZones *c,
-                                                   int64_t offset,
-                                                   int64_t bytes);
 
 /*
  * All has been written: bring the zones into their final states.  Not in a

@@ -79,6 +79,12 @@ uint64_t zone_geometry_count(uint64_t disk_size, uint64_t zone_size);
 bool zone_geometry_check(const ZoneGeometry *geo, Error **errp);
 
 /*
+ * Bytes that can be written to @zone, of a @geo that has passed the check: of a
+ * conventional zone, and of a last one shorter than zone_capacity, all it has.
+ */
+uint64_t zone_geometry_capacity(const ZoneGeometry *geo, uint32_t zone);
+
+/*
  * Create a table with all sequential zones EMPTY.  @geo must have passed
  * zone_geometry_check().  Return NULL if memory is short.
  */
