@@ -367,7 +367,8 @@ void coroutine_fn qcow2_zoned_trim_later(BlockDriverState *bs,
 
 /*
  * Have the table, once the image file is next flushed, cover all that has been
- * acknowledged; what it covers is durable when this returns 0.
+ * acknowledged; what it covers is durable when this returns 0.  Returns 1 if
+ * the table is durable, too.
  */
 int coroutine_fn GRAPH_RDLOCK qcow2_zoned_store_dirty(BlockDriverState *bs);
 
@@ -447,7 +448,8 @@ qcow2_zoned_co_zone_append(BlockDriverState *bs, int64_t *offset,
 /*
  * First half of a flush: when it returns 0, the table blocks that cover all
  * writes acknowledged before are written, and what they cover is durable.
- * The flush of the image file that follows makes them durable, too.
+ * The flush of the image file that follows makes them durable, too.  When it
+ * returns 1, they are so already.
  */
 int coroutine_fn GRAPH_RDLOCK
 qcow2_zoned_co_flush_to_os(BlockDriverState *bs);

@@ -127,6 +127,22 @@ def sequential(disk, rng):
                 disk.flush()
 
 
+@workload('zones that are far apart in the table', Geometry(16 * KIB, 200),
+          'cluster_size=4k', hold=0.2)
+def far_zones(disk, rng):
+    # Blocks of the table have 64 zones: a flush writes one, or several.
+    for _ in range(40):
+        for _ in range(rng.randint(1, 4)):
+            zones = disk.writable()
+            zone = rng.choice(zones[rng.choice((0, 70, 150)):][:3] or zones)
+            disk.write(zone, length(rng, disk, zone, most=2), wait=False)
+        disk.drain()
+        if rng.random() < 0.6:
+            disk.flush()
+        if rng.random() < 0.1:
+            disk.reset(rng.choice(disk.writable()))
+
+
 @workload('many zones under tight limits',
           Geometry(16 * KIB, 200, max_open=2, max_active=3),
           'cluster_size=4k')
