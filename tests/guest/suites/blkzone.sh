@@ -97,7 +97,7 @@ test_capacity() {
             $((zone * ZONE / 8 + blocks)) $(((ZONE - $2) / 8))
     manage reset $DISK $zone
     does "zone $zone, reset: zeros" \
-        reads_zeros $DISK $((zone * ZONE / 8)) 1000
+        reads_zeros $DISK $((zone * ZONE / 8)) $((blocks < 1000 ? blocks : 1000))
 }
 
 test_ranges() {
