@@ -38,11 +38,22 @@ typedef struct ZoneRecency {
     QTAILQ_ENTRY(ZoneRecency) next;
 } ZoneRecency;
 
+/*
+ * The words are in pieces, so that a disk can grow while readers without the
+ * lock are about: no word ever moves.  The first piece has the zones that the
+ * table was made for, each other one as many as all before it.
+ */
+#define WORD_PIECES_MAX 30
+
+QEMU_BUILD_BUG_ON(ZONE_NR_MAX >> (WORD_PIECES_MAX - 1));
+
 struct ZoneTable {
+    /* disk_size is written under the lock, and read without. */
     ZoneGeometry geo;
     unsigned zone_shift;
 
-    aligned_uint64_t *words;
+    aligned_uint64_t *words[WORD_PIECES_MAX];   /* NULL beyond the last one */
+    uint32_t nr_first;                          /* zones in the first one */
 
     /* Zones by activity; changed by zone_set_activity() only. */
     uint32_t count[ZONE_ACTIVITY__MAX];
@@ -71,8 +82,8 @@ uint64_t zone_geometry_count(uint64_t disk_size, uint64_t zone_size)
 
 uint64_t zone_geometry_capacity(const ZoneGeometry *geo, uint32_t zone)
 {
-    uint64_t length = MIN(geo->zone_size,
-                          geo->disk_size - zone * geo->zone_size);
+    uint64_t length = MIN(geo->zone_size, qatomic_read_u64(&geo->disk_size) -
+                                          zone * geo->zone_size);
 
     return zone < geo->nr_conventional ? length
                                        : MIN(length, geo->zone_capacity);
@@ -142,9 +153,14 @@ const ZoneGeometry *zone_table_geometry(const ZoneTable *t)
     return &t->geo;
 }
 
+uint64_t zone_table_disk_size(const ZoneTable *t)
+{
+    return qatomic_read_u64(&t->geo.disk_size);
+}
+
 uint32_t zone_table_index(const ZoneTable *t, uint64_t offset)
 {
-    assert(offset < t->geo.disk_size);
+    assert(offset < zone_table_disk_size(t));
     return offset >> t->zone_shift;
 }
 
@@ -156,7 +172,7 @@ uint64_t zone_table_start(const ZoneTable *t, uint32_t zone)
 uint64_t zone_table_length(const ZoneTable *t, uint32_t zone)
 {
     return MIN(t->geo.zone_size,
-               t->geo.disk_size - zone_table_start(t, zone));
+               zone_table_disk_size(t) - zone_table_start(t, zone));
 }
 
 static bool zone_is_conventional(const ZoneTable *t, uint32_t zone)
@@ -177,15 +193,34 @@ static uint64_t zone_limit(const ZoneTable *t, uint32_t zone)
 
 /* --- The word of a zone --- */
 
+/* The first zone of a piece other than the first one */
+static uint64_t piece_start(const ZoneTable *t, unsigned piece)
+{
+    return (uint64_t)t->nr_first << (piece - 1);
+}
+
+static aligned_uint64_t *zone_slot(const ZoneTable *t, uint32_t zone)
+{
+    unsigned piece;
+
+    if (likely(zone < t->nr_first)) {
+        return &t->words[0][zone];
+    }
+    /* Pairs with smp_wmb() in zone_table_grow(): @zone is known to be there. */
+    smp_rmb();
+    piece = 32 - clz32(zone / t->nr_first);
+    return &qatomic_rcu_read(&t->words[piece])[zone - piece_start(t, piece)];
+}
+
 static uint64_t zone_word(const ZoneTable *t, uint32_t zone)
 {
-    assert(zone < t->geo.nr_zones);
-    return qatomic_read_u64(&t->words[zone]);
+    assert(zone_table_start(t, zone) < zone_table_disk_size(t));
+    return qatomic_read_u64(zone_slot(t, zone));
 }
 
 static void zone_set_word(ZoneTable *t, uint32_t zone, uint64_t word)
 {
-    qatomic_set_u64(&t->words[zone], word);
+    qatomic_set_u64(zone_slot(t, zone), word);
 }
 
 static ZoneActivity word_activity(uint64_t word)
@@ -396,7 +431,7 @@ int64_t zone_table_run(const ZoneTable *t, uint64_t offset, uint64_t bytes,
     unsigned attributes = word_attributes(word);
     uint64_t data_end = attributes & ZONE_CONVENTIONAL ? end : word_wp(word);
 
-    assert(bytes > 0 && bytes <= t->geo.disk_size - offset);
+    assert(bytes > 0 && bytes <= zone_table_disk_size(t) - offset);
 
     if (attributes & ZONE_OFFLINE) {
         return -EINVAL;
@@ -415,8 +450,9 @@ ZoneTable *zone_table_new(const ZoneGeometry *geo)
 
     t->geo = *geo;
     t->zone_shift = ctz64(geo->zone_size);
-    t->words = g_try_new(aligned_uint64_t, geo->nr_zones);
-    if (!t->words) {
+    t->nr_first = geo->nr_zones;
+    t->words[0] = g_try_new(aligned_uint64_t, geo->nr_zones);
+    if (!t->words[0]) {
         g_free(t);
         return NULL;
     }
@@ -424,8 +460,8 @@ ZoneTable *zone_table_new(const ZoneGeometry *geo)
         uint64_t attributes = zone_is_conventional(t, i) ? ZONE_CONVENTIONAL
                                                          : 0;
 
-        t->words[i] = zone_table_start(t, i) |
-                      attributes << WORD_ATTRIBUTES_SHIFT;
+        t->words[0][i] = zone_table_start(t, i) |
+                         attributes << WORD_ATTRIBUTES_SHIFT;
     }
     t->count[ZONE_INACTIVE] = geo->nr_zones;
     t->nr_not_wp = geo->nr_conventional;
@@ -438,7 +474,9 @@ void zone_table_free(ZoneTable *t)
 {
     if (t) {
         g_hash_table_destroy(t->recency_of);
-        g_free(t->words);
+        for (int i = 0; i < WORD_PIECES_MAX; i++) {
+            g_free(t->words[i]);
+        }
         g_free(t);
     }
 }
@@ -520,6 +558,107 @@ bool zone_table_repair(const ZoneTable *t, uint32_t zone, uint64_t *wp,
     }
     *wp = MIN(ROUND_DOWN(*wp, 512), zone_limit(t, zone));
     return true;
+}
+
+/* --- Growing --- */
+
+static const char *state_name(BlockZoneState state)
+{
+    switch (state) {
+    case BLK_ZS_IOPEN:
+        return "implicitly open";
+    case BLK_ZS_EOPEN:
+        return "explicitly open";
+    case BLK_ZS_CLOSED:
+        return "CLOSED";
+    case BLK_ZS_FULL:
+        return "FULL, and not finished";
+    case BLK_ZS_RDONLY:
+        return "READ-ONLY";
+    case BLK_ZS_OFFLINE:
+        return "OFFLINE";
+    default:
+        g_assert_not_reached();
+    }
+}
+
+/* The last zone is never conventional, see zone_geometry_check(). */
+static bool check_short_zone(const ZoneTable *t, uint32_t zone, Error **errp)
+{
+    BlockZoneState state = zone_table_state(t, zone);
+
+    if (state == BLK_ZS_EMPTY ||
+        (state == BLK_ZS_FULL &&
+         (zone_table_attributes(t, zone) & ZONE_FINISHED))) {
+        return true;
+    }
+    error_setg(errp, "Zone %" PRIu32 ", the last one, is %" PRIu64 " bytes "
+               "short of %" PRIu64 " and %s: it can only grow while it is "
+               "EMPTY or finished", zone,
+               t->geo.zone_size - zone_table_length(t, zone),
+               t->geo.zone_size, state_name(state));
+    return false;
+}
+
+bool zone_table_check_grow(const ZoneTable *t, uint64_t disk_size,
+                           ZoneGeometry *geo, Error **errp)
+{
+    uint32_t last = t->geo.nr_zones - 1;
+
+    if (disk_size < t->geo.disk_size) {
+        error_setg(errp, "A zoned disk cannot shrink: %" PRIu64 " bytes are "
+                   "less than the %" PRIu64 " it has",
+                   disk_size, t->geo.disk_size);
+        return false;
+    }
+    *geo = t->geo;
+    geo->disk_size = disk_size;
+    geo->nr_zones = MIN(zone_geometry_count(disk_size, geo->zone_size),
+                        UINT32_MAX);
+    if (!zone_geometry_check(geo, errp)) {
+        return false;
+    }
+    return disk_size == t->geo.disk_size ||
+           zone_table_length(t, last) == geo->zone_size ||
+           check_short_zone(t, last, errp);
+}
+
+bool zone_table_reserve(ZoneTable *t, uint32_t nr_zones)
+{
+    for (unsigned i = 1; i < WORD_PIECES_MAX; i++) {
+        uint64_t start = piece_start(t, i);
+
+        if (start >= nr_zones) {
+            break;
+        }
+        if (!t->words[i]) {
+            aligned_uint64_t *piece =
+                g_try_new(aligned_uint64_t, MIN(start, ZONE_NR_MAX - start));
+
+            if (!piece) {
+                return false;
+            }
+            qatomic_rcu_set(&t->words[i], piece);
+        }
+    }
+    for (uint32_t zone = t->geo.nr_zones; zone < nr_zones; zone++) {
+        zone_set_word(t, zone, zone_table_start(t, zone));
+    }
+    return true;
+}
+
+void zone_table_grow(ZoneTable *t, uint64_t disk_size)
+{
+    uint32_t nr_zones = zone_geometry_count(disk_size, t->geo.zone_size);
+
+    assert(disk_size >= t->geo.disk_size);
+
+    t->count[ZONE_INACTIVE] += nr_zones - t->geo.nr_zones;
+    t->geo.nr_zones = nr_zones;
+
+    /* Pairs with smp_rmb() in zone_slot(). */
+    smp_wmb();
+    qatomic_set_u64(&t->geo.disk_size, disk_size);
 }
 
 /* --- Transitions --- */

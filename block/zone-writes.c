@@ -416,6 +416,13 @@ bool zone_writes_idle(ZoneWrites *zw)
     return zw->nr_busy == 0 && QSIMPLEQ_EMPTY(&zw->waiting);
 }
 
+void zone_writes_grow(ZoneWrites *zw, uint64_t disk_size)
+{
+    QEMU_LOCK_GUARD(&zw->lock);
+    zone_table_grow(zw->table, disk_size);
+    hbitmap_truncate(zw->dirty, zone_table_geometry(zw->table)->nr_zones);
+}
+
 void zone_writes_take_dirty(ZoneWrites *zw, GArray *snapshot)
 {
     HBitmapIter iter;

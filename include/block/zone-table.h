@@ -8,6 +8,7 @@
 #define BLOCK_ZONE_TABLE_H
 
 #include "block/block-common.h"
+#include "qemu/atomic.h"
 
 /*
  * The table holds the write pointer and the condition of every zone and knows
@@ -34,7 +35,7 @@
  */
 
 typedef struct ZoneGeometry {
-    uint64_t disk_size;         /* bytes, a multiple of 512 */
+    aligned_uint64_t disk_size; /* bytes, a multiple of 512 */
     uint64_t zone_size;         /* bytes, a power of two, at most 1 TiB */
     uint64_t zone_capacity;     /* writable bytes of a sequential zone */
     uint32_t nr_zones;          /* the last one may be short */
@@ -114,8 +115,39 @@ bool zone_table_load(ZoneTable *t, uint32_t zone, uint64_t wp,
 bool zone_table_repair(const ZoneTable *t, uint32_t zone, uint64_t *wp,
                        unsigned *attributes);
 
-/* Lock-free.  Geometry never changes while the table lives. */
+/*
+ * Lock-free but for the size of the disk and the number of zones, which change
+ * if it grows.  All else stays as long as the table lives.
+ */
 const ZoneGeometry *zone_table_geometry(const ZoneTable *t);
+
+/* Lock-free. */
+uint64_t zone_table_disk_size(const ZoneTable *t);
+
+/*
+ * A disk grows in three steps, so that nothing can fail in the last one.  One
+ * caller at a time takes them.
+ *
+ * First: may it grow to @disk_size bytes?  If so, return true, and in *@geo the
+ * geometry that it will have.  A last zone that is short and grows with it must
+ * be EMPTY or finished, or its write pointer would get room above it, which
+ * would have to be paid for with an active slot; it must not be written until
+ * the last step is done.  If not, say so in @errp, with the values and bounds.
+ */
+bool zone_table_check_grow(const ZoneTable *t, uint64_t disk_size,
+                           ZoneGeometry *geo, Error **errp);
+
+/*
+ * Second, without the lock: get memory for @nr_zones zones.  Return false if it
+ * is short.  This need not lead to anything.
+ */
+bool zone_table_reserve(ZoneTable *t, uint32_t nr_zones);
+
+/*
+ * Third: the disk has @disk_size bytes, as has been checked, and memory for
+ * them has been reserved.  New zones are sequential and EMPTY.
+ */
+void zone_table_grow(ZoneTable *t, uint64_t disk_size);
 
 /* Lock-free.  Zone that contains @offset, which must be below disk_size. */
 uint32_t zone_table_index(const ZoneTable *t, uint64_t offset);

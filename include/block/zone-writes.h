@@ -120,6 +120,12 @@ void coroutine_fn zone_writes_release(ZoneWrites *zw);
 bool zone_writes_idle(ZoneWrites *zw);
 
 /*
+ * The disk has @disk_size bytes from now on: zone_table_grow(), for whatever
+ * goes by the number of zones.  The last zone is held.
+ */
+void zone_writes_grow(ZoneWrites *zw, uint64_t disk_size);
+
+/*
  * Write pointers to be made durable.  zone_writes_take_dirty() moves the set
  * of zones with writes acknowledged since the last call into @snapshot (an
  * array of ZoneEntry, in ascending order, emptied first), with the entry of

@@ -2219,6 +2219,265 @@ static void test_geometry_extremes(void)
 }
 
 /*
+ * Growing
+ */
+
+static void grow_to(ZoneTable *t, uint64_t disk_size)
+{
+    ZoneGeometry geo;
+
+    g_assert_true(zone_table_check_grow(t, disk_size, &geo, &error_abort));
+    g_assert_cmpuint(geo.disk_size, ==, disk_size);
+    g_assert_true(zone_table_reserve(t, geo.nr_zones));
+    zone_table_grow(t, disk_size);
+    g_assert_cmpuint(zone_table_disk_size(t), ==, disk_size);
+    g_assert_cmpuint(zone_table_geometry(t)->nr_zones, ==, geo.nr_zones);
+    g_assert_true(zone_table_is_consistent(t));
+}
+
+/* Growing is refused, changes nothing, and says @word and both numbers. */
+static void assert_cannot_grow(ZoneTable *t, uint64_t disk_size,
+                               const char *word, uint64_t value,
+                               uint64_t bound)
+{
+    Snapshot before, after;
+    ZoneGeometry geo;
+    Error *err = NULL;
+
+    take_snapshot(t, &before);
+    g_assert_false(zone_table_check_grow(t, disk_size, &geo, &err));
+    take_snapshot(t, &after);
+    g_assert_cmpmem(&before, sizeof(before), &after, sizeof(after));
+
+    if (!strstr(error_get_pretty(err), word)) {
+        g_error("\"%s\" does not mention %s", error_get_pretty(err), word);
+    }
+    assert_mentions(error_get_pretty(err), value);
+    assert_mentions(error_get_pretty(err), bound);
+    error_free(err);
+}
+
+static void test_grow_adds_empty_zones(void)
+{
+    for (Start start = EMPTY; start < CONVENTIONAL; start++) {
+        ZoneGeometry geo = geometry(NR * ZONE, ZONE, CAP);
+        g_autoptr(ZoneTable) t = NULL;
+        Snapshot before, after;
+
+        geo.nr_conventional = 2;
+        geo.max_open = 3;
+        geo.max_active = 4;
+        t = new_table(&geo);
+        bring_to(t, 5, start);
+        bring_to(t, NR - 1, start);     /* of full length: it need not grow */
+        take_snapshot(t, &before);
+
+        grow_to(t, (NR + 7) * ZONE);
+        take_snapshot(t, &after);
+        for (uint32_t i = 0; i < NR; i++) {
+            g_assert_cmpmem(&before.zone[i], sizeof(before.zone[i]),
+                            &after.zone[i], sizeof(after.zone[i]));
+        }
+        for (uint32_t i = NR; i < NR + 7; i++) {
+            g_assert_cmphex(after.zone[i].state, ==, BLK_ZS_EMPTY);
+            g_assert_cmpuint(after.zone[i].wp, ==, i * ZONE);
+            g_assert_cmpuint(zone_table_capacity(t, i), ==, CAP);
+        }
+        assert_counts(t, before.open, before.active);
+
+        /* The limits are for all. */
+        for (uint32_t i = before.active; i < 4; i++) {
+            put_and_close(t, NR + i);
+        }
+        assert_refused(t, submit(t, NR + 5, BLOCK), -EOVERFLOW);
+    }
+}
+
+static void test_grow_again_and_again(void)
+{
+    ZoneGeometry geo = geometry(512, ZONE, CAP);
+    g_autoptr(ZoneTable) t = new_table(&geo);
+    uint64_t disk_size = 512;
+    uint32_t nr = 1;
+
+    /* a sector, zones up to many at once, the rest of a zone */
+    for (int step = 0; nr < 3000; step++) {
+        switch (step % 4) {
+        case 0:
+            disk_size += 512;
+            break;
+        case 1:
+            disk_size = ROUND_UP(disk_size, ZONE);
+            break;
+        default:
+            disk_size += step * step * ZONE + (step % 4 == 3) * BLOCK;
+            break;
+        }
+        grow_to(t, disk_size);
+        nr = zone_table_geometry(t)->nr_zones;
+
+        /* every zone but the last one keeps a WP of its own */
+        for (uint32_t i = 0; i + 1 < nr; i++) {
+            uint64_t bytes = (1 + i % (CAP / 512)) * 512;
+
+            if (zone_table_wp(t, i) == i * ZONE) {
+                g_assert_cmpint(put(t, i, bytes), ==, 0);
+            }
+            g_assert_cmpuint(zone_table_wp(t, i), ==, i * ZONE + bytes);
+        }
+        assert_state(t, nr - 1, BLK_ZS_EMPTY);
+    }
+}
+
+static void test_grow_short_zone(void)
+{
+    static const Start good[] = { EMPTY, FINISHED, FINISHED_EMPTY };
+    static const Start bad[] = {
+        IMPLICIT, IMPLICIT_AT_START, EXPLICIT, EXPLICIT_AT_START, CLOSED, FULL,
+        READ_ONLY, OFFLINE,
+    };
+    const uint64_t disk_size = (NR - 1) * ZONE + CAP;
+    const uint64_t start = (NR - 1) * ZONE;
+    ZoneGeometry geo = geometry(disk_size, ZONE, ZONE);
+
+    for (int i = 0; i < ARRAY_SIZE(good); i++) {
+        g_autoptr(ZoneTable) t = new_table(&geo);
+        uint64_t wp;
+        bool data;
+
+        bring_to(t, NR - 1, good[i]);
+        wp = zone_table_wp(t, NR - 1);
+        grow_to(t, disk_size + 512);
+        g_assert_cmpuint(zone_table_capacity(t, NR - 1), ==, CAP + 512);
+        grow_to(t, (NR + 1) * ZONE);
+        g_assert_cmpuint(zone_table_length(t, NR - 1), ==, ZONE);
+        g_assert_cmpuint(zone_table_capacity(t, NR - 1), ==, ZONE);
+        assert_state(t, NR - 1, state_of_start[good[i]]);
+        g_assert_cmpuint(zone_table_wp(t, NR - 1), ==, wp);
+
+        /* zeros, from the WP to the new end */
+        g_assert_cmpint(zone_table_run(t, wp, ZONE, &data), ==,
+                        start + ZONE - wp);
+        g_assert_false(data);
+
+        if (good[i] != EMPTY) {
+            assert_refused(t, submit(t, NR - 1, 512), -EINVAL);
+            g_assert_cmpint(manage(t, BLK_ZO_RESET, NR - 1), ==, 0);
+        }
+        assert_refused(t, submit(t, NR - 1, ZONE + 512), -EINVAL);
+        g_assert_cmpint(put(t, NR - 1, ZONE), ==, 0);
+        assert_state(t, NR - 1, BLK_ZS_FULL);
+    }
+
+    for (int i = 0; i < ARRAY_SIZE(bad); i++) {
+        g_autoptr(ZoneTable) t = new_table(&geo);
+
+        bring_to(t, NR - 1, bad[i]);
+        assert_cannot_grow(t, disk_size + 512, "EMPTY or finished", NR - 1,
+                           ZONE);
+        assert_cannot_grow(t, 2 * disk_size, "EMPTY or finished",
+                           ZONE - CAP, ZONE);
+        /* It need not grow. */
+        grow_to(t, disk_size);
+    }
+}
+
+static void test_grow_bounds(void)
+{
+    g_autoptr(ZoneTable) t = new_table(&good_geometry);
+    ZoneGeometry geo = geometry(3 * 512, 512, 512);
+    g_autoptr(ZoneTable) tiny = new_table(&geo);
+
+    assert_cannot_grow(t, 16 * MiB - 512, "shrink", 16 * MiB - 512, 16 * MiB);
+    assert_cannot_grow(t, 0, "shrink", 0, 16 * MiB);
+    assert_cannot_grow(t, 16 * MiB + 1, "isk size", 16 * MiB + 1,
+                       (1ULL << 59) - 512);
+    assert_cannot_grow(t, 1ULL << 59, "isk size", 1ULL << 59,
+                       (1ULL << 59) - 512);
+    assert_cannot_grow(t, (1ULL << 49), "zones", 1ULL << 29, (1ULL << 29) - 1);
+    assert_cannot_grow(tiny, 1ULL << 45, "zones", 1ULL << 36,
+                       (1ULL << 29) - 1);
+    g_assert_true(zone_table_check_grow(t, ((1ULL << 29) - 1) * MiB, &geo,
+                                        &error_abort));
+    g_assert_cmpuint(geo.nr_zones, ==, (1ULL << 29) - 1);
+}
+
+/* Having reserved memory changes nothing. */
+static void test_grow_may_be_given_up(void)
+{
+    g_autoptr(ZoneTable) t = limited(3, 4);
+    Snapshot before, after;
+
+    bring_to(t, 0, IMPLICIT);
+    take_snapshot(t, &before);
+    g_assert_true(zone_table_reserve(t, 40));
+    take_snapshot(t, &after);
+    g_assert_cmpmem(&before, sizeof(before), &after, sizeof(after));
+    g_assert_true(zone_table_is_consistent(t));
+    grow_to(t, 20 * ZONE);
+    g_assert_cmpint(put(t, 19, BLOCK), ==, 0);
+    grow_to(t, 41 * ZONE);
+    g_assert_cmpuint(zone_table_wp(t, 19), ==, 19 * ZONE + BLOCK);
+    assert_state(t, 40, BLK_ZS_EMPTY);
+}
+
+static void test_grow_whole_disk(void)
+{
+    ZoneGeometry geo = geometry(ZONE, ZONE, CAP);
+    g_autoptr(ZoneTable) t = new_table(&geo);
+
+    g_assert_cmpint(put(t, 0, BLOCK), ==, 0);
+    grow_to(t, 3 * ZONE);
+    load(t, 1, 0, ZONE_READ_ONLY);
+    g_assert_cmpint(put(t, 2, CAP), ==, 0);
+    assert_refused(t, manage_bytes(t, BLK_ZO_RESET_ALL, 0, ZONE), -EINVAL);
+    g_assert_cmpint(manage_bytes(t, BLK_ZO_RESET, 0, 3 * ZONE), ==, 0);
+    assert_state(t, 0, BLK_ZS_EMPTY);
+    assert_state(t, 2, BLK_ZS_EMPTY);
+    assert_counts(t, 0, 0);
+}
+
+/* Zones of a disk that grows, for those who look without the lock */
+#define GROWN_ZONES 1000
+
+static void *look_at_last_zone(void *opaque)
+{
+    const ZoneTable *t = opaque;
+    uint32_t zone;
+
+    do {
+        uint64_t disk_size = zone_table_disk_size(t);
+        unsigned attributes;
+        bool data;
+
+        zone = zone_table_index(t, disk_size - 1);
+        g_assert_cmpuint(zone_table_snapshot(t, zone, &attributes), ==,
+                         zone * ZONE);
+        g_assert_cmphex(zone_table_state(t, zone), ==, BLK_ZS_EMPTY);
+        g_assert_cmpint(zone_table_run(t, zone * ZONE, 512, &data), ==, 512);
+        g_assert_false(data);
+    } while (zone + 1 < GROWN_ZONES);
+    return NULL;
+}
+
+static void test_grow_under_readers(void)
+{
+    ZoneGeometry geo = geometry(ZONE, ZONE, CAP);
+    g_autoptr(ZoneTable) t = new_table(&geo);
+    GThread *readers[2];
+
+    for (int i = 0; i < ARRAY_SIZE(readers); i++) {
+        readers[i] = g_thread_new("reader", look_at_last_zone, t);
+    }
+    for (uint32_t nr = 2; nr <= GROWN_ZONES; nr++) {
+        grow_to(t, nr * ZONE);
+    }
+    for (int i = 0; i < ARRAY_SIZE(readers); i++) {
+        g_thread_join(readers[i]);
+    }
+}
+
+/*
  * Random sequences, against the model
  */
 
@@ -2440,6 +2699,18 @@ int main(int argc, char **argv)
     ADD("geometry/max-append-is-a-multiple-of-512-up-to-the-capacity",
         test_geometry_max_append);
     ADD("geometry/smallest-and-largest-are-good", test_geometry_extremes);
+
+    ADD("grow/adds-empty-zones-and-changes-no-other",
+        test_grow_adds_empty_zones);
+    ADD("grow/again-and-again-keeps-all-write-pointers",
+        test_grow_again_and_again);
+    ADD("grow/takes-the-short-last-zone-along-if-empty-or-finished",
+        test_grow_short_zone);
+    ADD("grow/never-shrinks-and-keeps-the-bounds-of-geometries",
+        test_grow_bounds);
+    ADD("grow/may-be-given-up", test_grow_may_be_given_up);
+    ADD("grow/makes-the-whole-disk-larger", test_grow_whole_disk);
+    ADD("grow/needs-no-lock-from-readers", test_grow_under_readers);
 
     ADD("random/follows-the-model-without-limits",
         test_random_without_limits);

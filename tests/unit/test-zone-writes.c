@@ -897,6 +897,37 @@ static void test_dirty_is_what_is_acknowledged(void)
     disk_free(d);
 }
 
+/* While the last zone is held, and a write to it waits, the disk grows. */
+static void test_dirty_of_grown_disk(void)
+{
+    Disk *d = disk_new(0, 0);
+    const uint64_t end = NR * ZONE;
+    Request old, waiting, r;
+    Holder h;
+
+    send_write(d, &old, ZONE, BLOCK);
+    hold(d, &h, NR - 1, 1);
+    send_write(d, &waiting, (NR - 1) * ZONE, BLOCK);
+    assert_send_refused(d, end, BLOCK, -EINVAL);
+    g_assert_true(zone_table_reserve(d->table, NR + 200));
+    zone_writes_grow(&d->zw, (NR + 200) * ZONE);
+    release(&h);
+
+    assert_phase(&waiting, MOVING);
+    complete(&waiting, 0);
+    assert_takes_one(d, NR - 1, (NR - 1) * ZONE + BLOCK, 0);
+    complete(&old, 0);
+    assert_takes_one(d, 1, ZONE + BLOCK, 0);
+    send_write(d, &r, end + 199 * ZONE, BLOCK);
+    complete(&r, 0);
+    assert_takes_one(d, NR + 199, end + 199 * ZONE + BLOCK, 0);
+    send_append(d, &r, NR, BLOCK);
+    complete(&r, 0);
+    assert_takes_one(d, NR, end + BLOCK, 0);
+    assert_takes_nothing(d);
+    disk_free(d);
+}
+
 static void test_dirty_not_by_failure(void)
 {
     Disk *d = disk_new(0, 0);
@@ -1385,6 +1416,7 @@ int main(int argc, char **argv)
 
     ADD("dirty/covers-exactly-what-is-acknowledged",
         test_dirty_is_what_is_acknowledged);
+    ADD("dirty/is-what-a-disk-that-grew-has-more", test_dirty_of_grown_disk);
     ADD("dirty/is-no-zone-by-a-failed-write", test_dirty_not_by_failure);
     ADD("dirty/takes-the-entry-of-the-moment",
         test_dirty_takes_entry_of_the_moment);

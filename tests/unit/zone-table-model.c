@@ -45,6 +45,7 @@ typedef struct ModelZone {
     uint64_t length;
     uint64_t capacity;
     uint64_t written;           /* acknowledged bytes */
+    bool finished;              /* FULL because of that */
     uint64_t last_write;        /* when */
     uint64_t flight[MODEL_FLIGHT];
     int nr_flight;
@@ -52,10 +53,24 @@ typedef struct ModelZone {
 
 typedef struct Model {
     ZoneChoices *choices;
-    const ZoneGeometry *geo;
+    const ZoneGeometry *geo;    /* of the disk as it is now */
+    ZoneGeometry grown;
     ModelZone zone[MODEL_ZONES];
     uint64_t now;
 } Model;
+
+static void model_place(const Model *m, int i, ModelZone *z)
+{
+    z->start = i * m->geo->zone_size;
+    z->length = m->geo->zone_size;
+    if (z->start + z->length > m->geo->disk_size) {
+        z->length = m->geo->disk_size - z->start;
+    }
+    z->capacity = z->length;
+    if (i >= m->geo->nr_conventional && z->capacity > m->geo->zone_capacity) {
+        z->capacity = m->geo->zone_capacity;
+    }
+}
 
 static void model_init(Model *m, ZoneChoices *choices,
                        const ZoneGeometry *geo)
@@ -65,21 +80,9 @@ static void model_init(Model *m, ZoneChoices *choices,
     m->choices = choices;
     m->geo = geo;
     for (int i = 0; i < geo->nr_zones; i++) {
-        ModelZone *z = &m->zone[i];
-
-        z->start = i * geo->zone_size;
-        z->length = geo->zone_size;
-        if (z->start + z->length > geo->disk_size) {
-            z->length = geo->disk_size - z->start;
-        }
-        if (i < geo->nr_conventional) {
-            z->state = BLK_ZS_NOT_WP;
-            z->capacity = z->length;
-        } else {
-            z->state = BLK_ZS_EMPTY;
-            z->capacity = z->length < geo->zone_capacity
-                ? z->length : geo->zone_capacity;
-        }
+        model_place(m, i, &m->zone[i]);
+        m->zone[i].state = i < geo->nr_conventional ? BLK_ZS_NOT_WP
+                                                    : BLK_ZS_EMPTY;
     }
 }
 
@@ -289,12 +292,14 @@ static int model_manage(Model *m, BlockZoneOp op, uint64_t offset,
             }
             break;
         case BLK_ZO_FINISH:
+            z->finished |= z->state != BLK_ZS_FULL;
             z->state = BLK_ZS_FULL;
             break;
         default:
             if (model_allows(op, z->state)) {
                 z->state = BLK_ZS_EMPTY;
                 z->written = 0;
+                z->finished = false;
             }
             break;
         }
@@ -304,6 +309,31 @@ static int model_manage(Model *m, BlockZoneOp op, uint64_t offset,
         model_close(model_victim(m, first, last));
     }
     return 0;
+}
+
+static bool model_grow(Model *m, uint64_t disk_size)
+{
+    ModelZone *last = &m->zone[m->geo->nr_zones - 1];
+    int old_nr = m->geo->nr_zones;
+
+    if (disk_size < m->geo->disk_size || disk_size % 512 != 0 ||
+        (disk_size > m->geo->disk_size &&
+         last->length < m->geo->zone_size &&
+         last->state != BLK_ZS_EMPTY &&
+         !(last->state == BLK_ZS_FULL && last->finished))) {
+        return false;
+    }
+    m->grown = *m->geo;
+    m->grown.disk_size = disk_size;
+    m->grown.nr_zones = (disk_size + m->geo->zone_size - 1) /
+                        m->geo->zone_size;
+    m->geo = &m->grown;
+    model_place(m, old_nr - 1, last);
+    for (int i = old_nr; i < m->geo->nr_zones; i++) {
+        model_place(m, i, &m->zone[i]);
+        m->zone[i].state = BLK_ZS_EMPTY;
+    }
+    return true;
 }
 
 static void model_power_cycle(Model *m)
@@ -334,11 +364,7 @@ static void model_compare(const Model *m, const ZoneTable *t)
                         z->state == BLK_ZS_RDONLY);
         g_assert_cmpint(!!(attributes & ZONE_OFFLINE), ==,
                         z->state == BLK_ZS_OFFLINE);
-        if (z->state != BLK_ZS_FULL) {
-            g_assert_false(attributes & ZONE_FINISHED);
-        } else if (z->written < z->capacity) {
-            g_assert_true(attributes & ZONE_FINISHED);
-        }
+        g_assert_cmpint(!!(attributes & ZONE_FINISHED), ==, z->finished);
 
         zone_table_describe(t, i, &desc);
         g_assert_cmpuint(desc.start, ==, z->start);
@@ -372,6 +398,7 @@ static void random_start(Model *m, ZoneTable *t)
             break;
         case 2:
             z->state = BLK_ZS_FULL;
+            z->finished = true;
             load(t, i, z->written, ZONE_FINISHED);
             break;
         case 3 ... 6:
@@ -524,6 +551,42 @@ static void random_manage(Model *m, ZoneTable *t)
     g_assert_cmpint(ret, ==, model_manage(m, op, offset, len, apply));
 }
 
+/* Mostly by little; sometimes to a size that the disk cannot have */
+static void random_grow(Model *m, ZoneTable *t)
+{
+    uint64_t zone_size = m->geo->zone_size;
+    uint64_t disk_size = m->geo->disk_size;
+    ZoneGeometry geo;
+    bool may_grow;
+
+    switch (zone_choose(m->choices, 8)) {
+    case 0:
+        disk_size = zone_choose(m->choices, disk_size) & ~511ULL;
+        break;
+    case 1:
+        disk_size += 256;
+        break;
+    case 2:
+        disk_size = QEMU_ALIGN_UP(disk_size, zone_size);
+        break;
+    case 3:
+        disk_size += zone_size;
+        break;
+    default:
+        disk_size += 512 * zone_choose(m->choices, zone_size / 512 + 1);
+        break;
+    }
+    if (disk_size > MODEL_ZONES * zone_size) {
+        return;
+    }
+    may_grow = zone_table_check_grow(t, disk_size, &geo, NULL);
+    if (may_grow) {
+        g_assert_true(zone_table_reserve(t, geo.nr_zones));
+        zone_table_grow(t, disk_size);
+    }
+    g_assert_cmpint(may_grow, ==, model_grow(m, disk_size));
+}
+
 static void random_op(Model *m, ZoneTable *t)
 {
     int n = zone_choose(m->choices, m->geo->nr_zones);
@@ -548,6 +611,11 @@ static void random_op(Model *m, ZoneTable *t)
         if (z->nr_flight) {
             zone_table_rewind(t, n);
             model_fail(z);
+        }
+        break;
+    case 74:
+        if (zone_choose(m->choices, 16) == 15) {
+            random_grow(m, t);
         }
         break;
     default:
