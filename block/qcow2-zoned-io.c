@@ -67,14 +67,14 @@ static int host_error(int ret)
 /* Requests beyond the disk, for VM state, have nothing to do with zones. */
 static bool is_beyond_disk(BlockDriverState *bs, int64_t offset)
 {
-    return offset >= qcow2_zoned_of(bs)->geo.disk_size;
+    return offset >= zone_table_disk_size(qcow2_zoned_of(bs)->table);
 }
 
 static int coroutine_fn GRAPH_RDLOCK __attribute__((noinline))
 zoned_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
              QEMUIOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
-    int64_t on_disk = qcow2_zoned_of(bs)->geo.disk_size - offset;
+    int64_t on_disk = zone_table_disk_size(qcow2_zoned_of(bs)->table) - offset;
 
     /* Copy on write reads whole clusters, also beyond the end of the disk. */
     if (bytes > on_disk) {
@@ -273,7 +273,7 @@ write_zeroes(BlockDriverState *bs, const ZoneWrite *w, BdrvRequestFlags flags)
     int64_t unit = zone_write_is_sequential(w) ? s->cluster_size
                                                : s->subcluster_size;
     int64_t head_end = MIN(end, ROUND_UP(w->offset, unit));
-    int64_t tail_start = end == s->zoned->geo.disk_size
+    int64_t tail_start = end == zone_table_disk_size(s->zoned->table)
                          ? end : ROUND_DOWN(end, unit);
     int ret;
 
@@ -408,21 +408,24 @@ int coroutine_fn qcow2_zoned_co_zone_report(BlockDriverState *bs,
 {
     Qcow2Zoned *z = qcow2_zoned_of(bs);
     unsigned int done = 0;
-    uint32_t first, count;
+    uint32_t first, last, count;
+    uint64_t disk_size;
 
     if (!qcow2_has_zones(bs)) {
         return -ENOTSUP;
     }
-    if (offset < 0 || offset > z->geo.disk_size) {
+    disk_size = zone_table_disk_size(z->table);
+    if (offset < 0 || offset > disk_size) {
         return -EINVAL;
     }
-    if (offset == z->geo.disk_size) {
+    if (offset == disk_size) {
         *nr_zones = 0;
         return 0;
     }
 
     first = zone_table_index(z->table, offset);
-    count = MIN(*nr_zones, z->geo.nr_zones - first);
+    last = zone_table_index(z->table, disk_size - 1);
+    count = MIN(*nr_zones, last - first + 1);
     while (done < count) {
         unsigned int end = MIN(count, done + QCOW2_ZONED_LOCK_BATCH);
 

@@ -172,11 +172,14 @@ static int coroutine_mixed_fn GRAPH_RDLOCK
 write_staged(BlockDriverState *bs, BdrvRequestFlags flags)
 {
     Qcow2Zoned *z = qcow2_zoned_of(bs);
+    int ret = qcow2_zoned_settle_size(bs);
     int writes = 0;
 
+    if (ret < 0) {
+        return ret;
+    }
     for (int i = 0; i < QCOW2_ZONED_CHUNKS; i++) {
-        int ret = write_chunk(bs, &z->chunks[i], flags);
-
+        ret = write_chunk(bs, &z->chunks[i], flags);
         if (ret < 0) {
             return ret;
         }
@@ -457,6 +460,24 @@ int coroutine_fn qcow2_zoned_store_dirty(BlockDriverState *bs)
     return store_dirty_zones(bs);
 }
 
+int coroutine_fn qcow2_zoned_unstage(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    int ret = store_dirty_zones(bs);
+
+    if (ret >= 0) {
+        ret = write_staged(bs, 0);
+    }
+    if (ret >= 0) {
+        ret = flush_image_file(bs);
+    }
+    for (int i = 0; i < QCOW2_ZONED_CHUNKS && ret >= 0; i++) {
+        qemu_vfree(z->chunks[i].entries);
+        z->chunks[i].entries = NULL;
+    }
+    return ret;
+}
+
 /* Stage the entries that finish or reset of @range brings about. */
 static int coroutine_fn GRAPH_RDLOCK
 stage_range(BlockDriverState *bs, BlockZoneOp op, ZoneRange range)
@@ -612,7 +633,8 @@ int coroutine_mixed_fn qcow2_zoned_inactivate(BlockDriverState *bs)
     }
 
     zone_writes_take_dirty(&z->writes, z->snapshot);
-    if (!z->snapshot->len && !z->handing_over && !tells_of_open(bs)) {
+    if (!z->snapshot->len && !z->handing_over && !tells_of_open(bs) &&
+        !z->failed_table_offset) {
         return 0;
     }
     ret = qcow2_write_caches(bs);

@@ -79,6 +79,22 @@ uint64_t qcow2_zoned_decode(uint64_t entry, unsigned *attributes)
     return entry & ENTRY_WP_MASK;
 }
 
+void qcow2_zoned_new_entries(const ZoneGeometry *geo, uint64_t first,
+                             uint64_t *entries, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint64_t zone = first + i;
+
+        if (zone >= geo->nr_zones) {
+            entries[i] = 0;
+        } else {
+            entries[i] = qcow2_zoned_encode(zone * geo->zone_size,
+                                            zone < geo->nr_conventional
+                                            ? ZONE_CONVENTIONAL : 0);
+        }
+    }
+}
+
 bool qcow2_zoned_overlaps(BlockDriverState *bs, uint64_t offset,
                           uint64_t bytes)
 {
@@ -591,8 +607,6 @@ static const char *refused_op_name(BlockOpType op)
     case BLOCK_OP_TYPE_MIRROR_TARGET:
     case BLOCK_OP_TYPE_REPLACE:
         return "mirror jobs";
-    case BLOCK_OP_TYPE_RESIZE:
-        return "resizing";
     case BLOCK_OP_TYPE_STREAM:
         return "stream jobs";
     default:
@@ -772,21 +786,13 @@ write_empty_table(BlockDriverState *bs, const ZoneGeometry *geo,
     BDRVQcow2State *s = bs->opaque;
     uint64_t end = ROUND_UP(qcow2_zoned_table_bytes(geo), s->cluster_size);
     g_autofree uint64_t *buf = g_malloc(MIN(QCOW2_ZONED_LOAD_SIZE, end));
-    uint64_t zone = 0;
 
     for (uint64_t pos = 0; pos < end; pos += QCOW2_ZONED_LOAD_SIZE) {
         uint64_t n = MIN(QCOW2_ZONED_LOAD_SIZE, end - pos);
         int ret;
 
-        for (uint64_t i = 0; i < n / QCOW2_ZONE_ENTRY_SIZE; i++, zone++) {
-            if (zone >= geo->nr_zones) {
-                buf[i] = 0;
-            } else {
-                buf[i] = qcow2_zoned_encode(zone * geo->zone_size,
-                                            zone < geo->nr_conventional
-                                            ? ZONE_CONVENTIONAL : 0);
-            }
-        }
+        qcow2_zoned_new_entries(geo, pos / QCOW2_ZONE_ENTRY_SIZE, buf,
+                                n / QCOW2_ZONE_ENTRY_SIZE);
         ret = bdrv_co_pwrite(bs->file, table_offset + pos, n, buf, 0);
         if (ret < 0) {
             return ret;

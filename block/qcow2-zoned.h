@@ -79,8 +79,13 @@ typedef struct Qcow2Zoned {
     uint8_t *ext_rest;
     size_t ext_rest_len;
 
+    /*
+     * When the disk grows, these change under management, table_io, and the
+     * lock of BDRVQcow2State.  Who has none of them asks @table.
+     */
     ZoneGeometry geo;
     uint64_t table_offset;
+
     uint32_t nr_bad_entries;    /* zones that were loaded without a good one */
     bool rescue;                /* opened with zone-rescue=on */
     bool table_is_lost;         /* in rescue: do not even read it */
@@ -105,7 +110,7 @@ typedef struct Qcow2Zoned {
     Qcow2ZonedWindow windows[QCOW2_ZONED_WINDOWS];
     unsigned int windows_forgotten;     /* only changes; not read without */
 
-    /* One reset, finish or trim at a time.  Taken before table_io. */
+    /* One reset, finish, trim or resize at a time.  Taken before table_io. */
     CoMutex management;
 
     /* Protected by management: */
@@ -131,6 +136,13 @@ typedef struct Qcow2Zoned {
      * came about, and must be put right before any other is stored.
      */
     bool table_is_off;
+
+    /*
+     * Resizing failed, and the header on disk may say that it did not: that the
+     * table is here.  Must be put right before entries are stored.  0 if none.
+     */
+    uint64_t failed_table_offset;
+    uint64_t failed_table_size;
 
     /*
      * Active zones in the table as a power cut may leave it, at the most; and
@@ -275,6 +287,13 @@ uint64_t qcow2_zoned_encode_open(uint64_t wp);
 uint64_t qcow2_zoned_decode(uint64_t entry, unsigned *attributes);
 
 /*
+ * What a table has for @count zones, from @first on, that nobody has used yet;
+ * zeros beyond the last zone.
+ */
+void qcow2_zoned_new_entries(const ZoneGeometry *geo, uint64_t first,
+                             uint64_t *entries, size_t count);
+
+/*
  * Give @zone of @t, which is as zone_table_new() made it, what @entry says.
  * On failure it is unchanged, and @errp says why.
  */
@@ -380,6 +399,12 @@ int coroutine_fn GRAPH_RDLOCK
 qcow2_zoned_store_op(BlockDriverState *bs, BlockZoneOp op, ZoneRange range);
 
 /*
+ * Have the table on disk say all that has been acknowledged, and read it anew
+ * when it is next needed.  @table_io is held.
+ */
+int coroutine_fn GRAPH_RDLOCK qcow2_zoned_unstage(BlockDriverState *bs);
+
+/*
  * All of a flush, in a coroutine or not.  -EBUSY if anything is in flight.
  */
 int coroutine_mixed_fn GRAPH_RDLOCK
@@ -387,6 +412,25 @@ qcow2_zoned_inactivate(BlockDriverState *bs);
 
 /* BlockDriver.bdrv_inactivate: whoever opens the image next takes it over. */
 int GRAPH_RDLOCK qcow2_zoned_hand_over(BlockDriverState *bs);
+
+/*
+ * qcow2-zoned-resize.c: growing the disk
+ */
+
+/*
+ * BlockDriver.bdrv_co_truncate, but for the sizes of caches.  On failure the
+ * disk goes on as it was.
+ */
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_co_grow(BlockDriverState *bs, int64_t disk_size, bool exact,
+                    PreallocMode prealloc, Error **errp);
+
+/*
+ * Have the header say again what is so, if resizing failed and it may not.
+ * Outside of coroutines, nothing may be in flight.
+ */
+int coroutine_mixed_fn GRAPH_RDLOCK
+qcow2_zoned_settle_size(BlockDriverState *bs);
 
 /*
  * qcow2-zoned-io.c: requests

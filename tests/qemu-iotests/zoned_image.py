@@ -143,10 +143,11 @@ class ZonedImage:
         """Set attributes of a zone"""
         self.set_entry(zone, self.entry(zone) | attributes)
 
-    def debug(self, *errors, states=0):
+    def debug(self, *errors, states=0, event='write_aio'):
         """
         Name of the image with blkdebug below, which injects @errors.  Its
-        state is the number of the next data write, up to @states.
+        state is the number of the next data write, or other @event, up to
+        @states.
         """
         file = {
             'driver': 'blkdebug',
@@ -155,7 +156,7 @@ class ZonedImage:
         if errors:
             file['inject-error'] = errors
         if states:
-            file['set-state'] = [{'event': 'write_aio', 'state': n,
+            file['set-state'] = [{'event': event, 'state': n,
                                   'new_state': n + 1}
                                  for n in range(1, states)]
         return 'json:' + json.dumps({'driver': iotests.imgfmt, 'file': file})
