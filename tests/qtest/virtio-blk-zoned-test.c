@@ -1581,6 +1581,65 @@ static void test_the_short_last_zone_is_a_zone(void)
     quit();
 }
 
+/* Growing */
+
+static void grow(uint64_t size)
+{
+    qtest_qmp_assert_success(qts, "{ 'execute': 'block_resize', "
+                             "'arguments': { 'node-name': 'disk', "
+                             "'size': %" PRId64 " } }",
+                             (int64_t)size * SECTOR);
+    qvirtio_wait_config_isr(dev, TIMEOUT_US);
+    geo.size = size;
+}
+
+static void test_the_driver_is_told_of_a_disk_that_grows(void)
+{
+    Geometry geometry = gaps;
+    struct virtio_blk_config expected;
+
+    geometry.max_open = geometry.max_active = 3;
+    create(geometry);
+    start(CHS);
+    g_assert_cmpint(out(0, 8, 1), ==, OK);
+    g_assert_cmpint(out(Z(3), 8, 2), ==, OK);
+    g_assert_cmpint(finish(Z(9)), ==, OK);
+    g_assert_cmpint(in(Z(9) + 1024, 8), ==, IOERR);
+    g_assert_cmpint(reset(Z(10)), ==, INVALID_CMD);
+
+    grow(Z(11) + 8);
+    expected = expected_config(512);
+    assert_config(&expected);
+    assert_states("--EIEEEEEFEE");
+    g_assert_cmpint(in(Z(11) + 8, 8), ==, IOERR);
+    assert_data(Z(9), ZONE, 0);
+    g_assert_cmpint(out(Z(11), 9, 3), ==, INVALID_CMD);
+    g_assert_cmpint(out(Z(10), 8, 3), ==, OK);
+    g_assert_cmpuint(appended(Z(10), 8, 4), ==, Z(10) + 8);
+    g_assert_cmpint(open_zone(Z(2)), ==, OK);
+    g_assert_cmpint(append(Z(11), 8), ==, ACTIVE_RESOURCE);
+
+    /* Now it is the part of a zone that is left, which is EMPTY. */
+    grow(Z(12));
+    g_assert_cmpint(reset(Z(3)), ==, OK);
+    g_assert_cmpuint(appended(Z(11), 8, 5), ==, Z(11));
+    g_assert_cmpint(out(Z(11) + 8, 8, 6), ==, OK);
+    assert_states("--OEEEEEEFII");
+
+    assert_data(0, 8, 1);
+    assert_data(Z(10), 8, 3);
+    assert_data(Z(10) + 8, 8, 4);
+    assert_data(Z(11), 8, 5);
+    assert_data(Z(11) + 8, 8, 6);
+    g_assert_cmpint(reset_all(), ==, OK);
+    assert_states("--EEEEEEEEEE");
+    quit();
+
+    start("");
+    assert_states("--EEEEEEEEEE");
+    quit();
+}
+
 /* Limits */
 
 static void start_with_limits(uint32_t max_open, uint32_t max_active)
@@ -2392,6 +2451,7 @@ static const Test tests[] = {
     TEST(append_does_not_span_zones),
     BOTH(appends_in_flight_get_a_place_each),
     TEST(the_short_last_zone_is_a_zone),
+    BOTH(the_driver_is_told_of_a_disk_that_grows),
     TEST(open_zones_are_limited),
     BOTH(implicitly_open_zones_make_room),
     BOTH(active_zones_are_limited),
