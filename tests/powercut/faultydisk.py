@@ -15,6 +15,7 @@ import zlib
 
 from history import ACTIVE, CLOSED, CONVENTIONAL, EMPTY, EXPLICIT, FULL, \
     IMPLICIT, NEVER, SECTOR, Generation, History, describe
+from image import find_size
 from session import PROMPT, Disk, Failed
 
 NOT_AT_WP = os.strerror(34)
@@ -37,6 +38,7 @@ class FaultyHistory(History):
     def __init__(self, geometry):
         super().__init__(geometry)
         self.tries = []         # failed resets and finishes
+        self.growths = []       # that failed: [asked for, until, geometry]
         self.plain_failed = set()       # indexes of plain writes
 
     def settle(self, pos, generation=None):
@@ -45,16 +47,29 @@ class FaultyHistory(History):
             if generation in (None, attempt.generation):
                 attempt.until = min(attempt.until, pos)
 
-    def check_zone(self, zone, generations, cut, reported, entry, content):
-        problem = super().check_zone(zone, generations, cut, reported, entry,
-                                     content)
+    def settle_size(self, pos):
+        """From @pos on so does the header"""
+        for growth in self.growths:
+            growth[1] = min(growth[1], pos)
+
+    def geometry(self, cut, disk_size):
+        found = super().geometry(cut, disk_size)
+        for asked, until, geo in self.growths:
+            if geo.disk_size == disk_size and asked <= cut < until:
+                found = found or geo
+        return found
+
+    def check_zone(self, geo, zone, generations, cut, reported, entry,
+                   content):
+        problem = super().check_zone(geo, zone, generations, cut, reported,
+                                     entry, content)
         if not problem:
             return None
         for attempt in self.tries:
             if attempt.generation in generations and \
                attempt.may_be_seen(cut) and \
-               not super().check_zone(zone, attempt.outcome(), cut, reported,
-                                      entry, content):
+               not super().check_zone(geo, zone, attempt.outcome(), cut,
+                                      reported, entry, content):
                 return None
         return problem
 
@@ -109,6 +124,11 @@ def compare(image, history, pos, table):
     Return what is wrong with an image, with these entries in its zone table,
     after what happened up to @pos of its history
     """
+    size = find_size(image.header())
+    geo = history.geometry(pos, size)
+    if not geo:
+        return [f'disk of {size} bytes']
+    image.geo = geo
     problems = [] if image.workload.lazy else image.check()
     report, errors = image.report()
     if errors:
@@ -118,7 +138,7 @@ def compare(image, history, pos, table):
     content, errors = image.content()
     if errors:
         return problems + errors
-    return problems + history.check(pos, report, table, content)
+    return problems + history.check(pos, report, table, content, geo)
 
 
 class FaultyDisk(Disk):
@@ -159,7 +179,10 @@ class FaultyDisk(Disk):
             return      # and leaks some
         failed = re.match(r'(?:zone )?(\w+) failed: ([^(]*[^( ])', line)
         done = re.match(r'wrote (\d+)/\d+ bytes at offset (\d+)', line)
-        if failed and failed[1] == 'aio_write':
+        not_grown = re.match(r'qemu-io: .*: ([^:]*)$', line)
+        if not_grown:
+            self.error = not_grown[1]
+        elif failed and failed[1] == 'aio_write':
             self.aio_errors.append(failed[2])
         elif failed and failed[1] != 'read':
             self.error = failed[2]
@@ -482,9 +505,27 @@ class FaultyDisk(Disk):
             return
         generation.finish = (asked, self.position())
         self.history.settle(self.position(), generation)
+        self.history.settle_size(self.position())
         self.finished.add(zone)
         self.explicit.discard(zone)
         self.opened.discard(zone)
+
+    def grow(self, disk_size):
+        self.go_on()
+        last = self.geo.nr_zones - 1
+        if self.geo.length(last) < self.geo.zone_size and \
+           last not in self.finished and \
+           (self.wp(last) or last in self.explicit | self.opened):
+            return      # what would have made it EMPTY or finished has failed
+        asked = self.position()
+        geo = self.geo.grown(disk_size)
+        if not self.request(f'truncate {disk_size}'):
+            self.history.growths.append([asked, NEVER, geo])
+            self.look(last)
+            return
+        self.geo = geo
+        self.history.grow(asked, self.position(), geo)
+        self.history.settle_size(self.position())
 
     def reset_zones(self, zones, offset, length):
         self.go_on()
@@ -500,6 +541,7 @@ class FaultyDisk(Disk):
                                    for generation in generations]
             self.look(*zones)
             return
+        self.history.settle_size(answered)
         for zone, generation in zip(zones, generations):
             generation.reset = (asked, answered)
             self.history.generations[zone].append(Generation())
@@ -529,4 +571,5 @@ class FaultyDisk(Disk):
         else:
             durable()
             self.history.settle(self.position())
+            self.history.settle_size(self.position())
         return out

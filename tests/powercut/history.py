@@ -7,6 +7,7 @@ asked for at position a and answered at position b cannot have happened before
 a power cut at a position below a, and must have at b or above it.
 """
 
+import copy
 import struct
 import zlib
 
@@ -86,6 +87,13 @@ class Geometry:
     def cap(self, zone):
         return min(self.capacity, self.length(zone))
 
+    def grown(self, disk_size):
+        """That of the disk with another size"""
+        geo = copy.copy(self)
+        geo.disk_size = disk_size
+        geo.nr_zones = -(-disk_size // self.zone_size)
+        return geo
+
 
 class Generation:
     """A sequential zone from one reset to the next"""
@@ -149,6 +157,7 @@ class History:
 
     def __init__(self, geometry):
         self.geo = geometry
+        self.sizes = [(0, 0, geometry)]     # (asked for, answered, geometry)
         self.generations = {zone: [Generation()] for zone in
                             range(geometry.conventional, geometry.nr_zones)}
         self.plain_writes = []      # (zone, offset, data, position)
@@ -184,25 +193,43 @@ class History:
     def generation(self, zone):
         return len(self.generations[zone]) - 1
 
-    def check(self, cut, report, table, content):
+    def grow(self, asked, answered, geometry):
+        """The disk has more zones, none of which has been used"""
+        self.geo = geometry
+        self.sizes.append((asked, answered, geometry))
+        for zone in range(self.geo.conventional, geometry.nr_zones):
+            self.generations.setdefault(zone, [Generation()])
+
+    def geometry(self, cut, disk_size):
+        """That of a disk of @disk_size, None if it cannot be that at @cut"""
+        for i, (asked, _, geo) in enumerate(self.sizes):
+            if geo.disk_size == disk_size and asked <= cut and \
+               all(answered > cut for _, answered, _ in self.sizes[i + 1:]):
+                return geo
+        return None
+
+    def check(self, cut, report, table, content, geometry=None):
         """
         Return what is wrong after a power cut at @cut with the zone @report,
-        a list of (condition, WP), the @table on disk and the @content
+        a list of (condition, WP), the @table on disk and the @content of a
+        disk of @geometry
         """
+        geo = geometry or self.geo
         problems = []
         active = sum(cond in ACTIVE for cond, _ in report)
         if self.geo.max_active and active > self.geo.max_active:
             problems.append(f'{active} active zones, the limit is '
                             f'{self.geo.max_active}')
-        for zone, generations in self.generations.items():
-            problem = self.check_zone(zone, generations, cut, report[zone],
-                                      table[zone], content)
+        for zone in range(geo.conventional, geo.nr_zones):
+            generations = self.generations.get(zone, [Generation()])
+            problem = self.check_zone(geo, zone, generations, cut,
+                                      report[zone], table[zone], content)
             if problem:
                 problems.append(f'zone {zone}: {problem}')
         return problems + self.check_plain(cut, report, content)
 
-    def check_zone(self, zone, generations, cut, reported, entry, content):
-        geo = self.geo
+    def check_zone(self, geo, zone, generations, cut, reported, entry,
+                   content):
         start = geo.start(zone)
         end = start + geo.length(zone)
         cond, wp = reported

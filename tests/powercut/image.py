@@ -29,6 +29,11 @@ def find_extension(image):
         pos += 8 + (length + 7) // 8 * 8
 
 
+def find_size(image):
+    """The size of the disk, as the image has it"""
+    return struct.unpack_from('>Q', image, 24)[0]
+
+
 def find_table(image):
     """The same for its zone table: (offset, number of zones)"""
     pos = find_extension(image)
@@ -42,6 +47,7 @@ class Image:
     def __init__(self, tools, workload, directory, suffix=''):
         self.tools = tools
         self.workload = workload
+        self.geo = workload.geo     # may be of another size later
         self.directory = directory
         self.leaks = 0          # how often check() found some
         self.paths = {'image': os.path.join(directory, f'image{suffix}')}
@@ -129,12 +135,12 @@ class Image:
 
     def report(self, *commands):
         """Open the image for writing; return its zones, and problems"""
-        args = [arg for command in (f'zrp 0 {self.workload.geo.nr_zones}',
+        args = [arg for command in (f'zrp 0 {self.geo.nr_zones}',
                                     *commands) for arg in ('-c', command)]
         status, out = self.tool('qemu-io', *SECRET, *args, self.options())
         zones = [(int(cond), int(wp, 16) * 512) for wp, cond in
                  re.findall(r'wptr (0x[0-9a-f]+), zcond:(\d+)', out)]
-        if len(zones) < self.workload.geo.nr_zones or status or \
+        if len(zones) < self.geo.nr_zones or status or \
            'fail' in out or 'rror' in out:
             return zones, [f'opened for writing: {out}']
         return zones, []
@@ -149,7 +155,7 @@ class Image:
 
     def use(self, report):
         """The image is as good as any: it takes writes, and keeps them"""
-        geo = self.workload.geo
+        geo = self.geo
         writes = []
         active = sum(cond == CLOSED for cond, _ in report)
         for zone in range(geo.conventional, geo.nr_zones):

@@ -202,7 +202,7 @@ class FailingLogServer(LogServer):
         start, end = sector * SECTOR, (sector + nr_sectors) * SECTOR
         if flags & FLAG_FLUSH:
             return 'flush'
-        if flags & FLAG_DISCARD or file == 'image' and \
+        if flags & FLAG_DISCARD or file == 'image' and start and \
            (end <= self.table or start >= self.table_end):
             return ''
         return 'write'

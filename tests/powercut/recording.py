@@ -101,7 +101,11 @@ class Recording:
             os.close(log)
         self.flushes = [i for i, entry in enumerate(self.entries)
                         if entry.is_flush]
-        self.table, self.nr_zones = find_table(self.base['image'])
+        # where the zone table has been, as (offset, number of zones)
+        self.tables = {find_table(self.base['image'])}
+        self.tables.update(
+            find_table(entry.data) for entry in self.entries
+            if entry.file == 'image' and entry.offset == 0 and entry.data)
 
     @classmethod
     def load(cls, directory):
@@ -110,13 +114,16 @@ class Recording:
             return cls(directory, json.load(f))
 
     def is_table(self, entry):
-        return entry.file == 'image' and \
-            entry.offset < self.table + 8 * self.nr_zones and \
-            entry.end > self.table
+        return entry.file == 'image' and any(
+            entry.offset < table + 8 * nr_zones and entry.end > table
+            for table, nr_zones in self.tables)
 
-    def table_entries(self, contents):
-        return struct.unpack_from(f'>{self.nr_zones}Q',
-                                  contents['image'].data, self.table)
+    @staticmethod
+    def table_entries(contents):
+        image = contents['image'].data
+        table, nr_zones = find_table(image)
+        entries = image[table:table + 8 * nr_zones].ljust(8 * nr_zones, b'\0')
+        return struct.unpack(f'>{nr_zones}Q', entries)
 
     def unflushed(self, cut):
         """Indexes of writes that a power cut at @cut may undo"""

@@ -292,6 +292,14 @@ class Disk:
         self.finished.add(zone)
         self.explicit.discard(zone)
 
+    def grow(self, disk_size):
+        asked = self.position()
+        out = self.command(f'truncate {disk_size}')
+        if out.strip():
+            raise Failed(f'truncate {disk_size}: {out}')
+        self.geo = self.geo.grown(disk_size)
+        self.history.grow(asked, self.position(), self.geo)
+
     def reset(self, first, count=1):
         self.reset_zones(range(first, first + count), self.offset(first, 0),
                          sum(map(self.geo.length,

@@ -366,6 +366,58 @@ def explicit_open(disk, rng):
             disk.reset(zone)
 
 
+def grow_disk(disk, rng, most):
+    """Grow by less than a zone, by one, or by up to @most of them"""
+    geo = disk.geo
+    last = geo.nr_zones - 1
+    if geo.length(last) < geo.zone_size and disk.wp(last) and \
+       last not in disk.finished:
+        rng.choice((disk.finish if disk.room(last) else disk.reset,
+                    disk.reset))(last)
+    size = geo.disk_size
+    what = rng.random()
+    if what < 0.4:
+        size += 512 * rng.randint(1, geo.zone_size // 512)
+    elif what < 0.7:
+        size = -(-size // geo.zone_size) * geo.zone_size
+        size += geo.zone_size * rng.randint(0, 1)
+    else:
+        size += geo.zone_size * rng.randint(1, most)
+    disk.grow(size)
+
+
+def growing(disk, rng, most, times):
+    """Zones are used all the while, old ones and new ones"""
+    for _ in range(times):
+        for _ in range(rng.randint(0, 5)):
+            make_room(disk, rng)
+            zones = disk.writable()
+            zone = rng.choice((zones[0], zones[-1], rng.choice(zones)))
+            disk.write(zone, length(rng, disk, zone, 512),
+                       fua=rng.random() < 0.1)
+            if rng.random() < 0.2 and disk.room(zone):
+                disk.finish(zone)
+            elif rng.random() < 0.1:
+                disk.reset(zone)
+            elif rng.random() < 0.3:
+                disk.flush()
+        grow_disk(disk, rng, most)
+
+
+@workload('a disk that grows', Geometry(16 * KIB, 50, capacity=12 * KIB,
+                                        conventional=1, max_active=5),
+          'cluster_size=512')
+def grow(disk, rng):
+    # The table has 64 zones in a cluster, the L1 table 128.
+    growing(disk, rng, 40, 20)
+
+
+@workload('a disk that grows, clusters of 64k',
+          Geometry(64 * KIB, 3, max_active=4, last=20 * KIB))
+def grow_64k(disk, rng):
+    growing(disk, rng, 3, 12)
+
+
 SMALL = Geometry(64 * KIB, 40, capacity=60 * KIB, conventional=2, max_open=4,
                  max_active=6)
 
