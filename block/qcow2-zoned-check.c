@@ -108,7 +108,7 @@ has_clusters(BlockDriverState *bs, uint64_t offset, uint64_t end)
  * kept by a reset.  So the zone becomes OFFLINE, as it is to who opens the
  * damaged image for reading, and FULL under that, with its write pointer where
  * no data is lost whoever sets it online again.  If there are no clusters then
- * there is no data.
+ * there is no data, unless it is that of a backing image.
  */
 static ZoneEntry coroutine_fn GRAPH_RDLOCK
 repair_entry(BlockDriverState *bs, const TableCheck *check, uint32_t zone,
@@ -121,7 +121,8 @@ repair_entry(BlockDriverState *bs, const TableCheck *check, uint32_t zone,
     uint64_t wp = qcow2_zoned_decode(entry, &attributes);
 
     if (!zone_table_repair(t, zone, &wp, &attributes)) {
-        if (check->mapping_is_good && !has_clusters(bs, start, limit)) {
+        if (check->mapping_is_good && !bs->backing_file[0] &&
+            !has_clusters(bs, start, limit)) {
             wp = start;
         } else {
             wp = limit;

@@ -353,6 +353,12 @@ int coroutine_fn qcow2_zoned_co_grow(BlockDriverState *bs, int64_t disk_size,
         return -ENOTSUP;
     }
 
+    if (bs->backing_file[0]) {
+        error_setg(errp, "An overlay has the size of its backing image, which "
+                   "is %" PRIu64 " bytes", z->geo.disk_size);
+        return -ENOTSUP;
+    }
+
     QEMU_LOCK_GUARD(&z->management);
     last.first = z->geo.nr_zones - 1;
 

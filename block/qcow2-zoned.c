@@ -206,9 +206,8 @@ static bool check_ext(BlockDriverState *bs, Error **errp)
                    z->geo.zone_size, s->cluster_size);
         return false;
     }
-    if (bs->backing_file[0] || s->nb_snapshots || data_file_is_raw(bs)) {
+    if (s->nb_snapshots || data_file_is_raw(bs)) {
         error_setg(errp, "A zoned image cannot have %s",
-                   bs->backing_file[0] ? "a backing file" :
                    s->nb_snapshots ? "internal snapshots" :
                    "a raw external data file");
         return false;
@@ -485,6 +484,11 @@ int coroutine_fn qcow2_zoned_open(BlockDriverState *bs, int flags,
     if (!s->zoned) {
         return 0;
     }
+    if (flags & BDRV_O_COPY_ON_READ) {
+        error_setg(errp, "A zoned image cannot be opened with copy-on-read, "
+                   "which would write below write pointers");
+        return -EINVAL;
+    }
     s->zoned->geo.disk_size = bs->total_sectors * BDRV_SECTOR_SIZE;
     if (!check_ext(bs, errp)) {
         return -EINVAL;
@@ -594,12 +598,10 @@ static const char *refused_op_name(BlockOpType op)
     case BLOCK_OP_TYPE_BACKUP_TARGET:
         return "backup jobs";
     case BLOCK_OP_TYPE_CHANGE:
-        return "backing files";
+        return "changing its backing file";
     case BLOCK_OP_TYPE_COMMIT_SOURCE:
     case BLOCK_OP_TYPE_COMMIT_TARGET:
         return "commit jobs";
-    case BLOCK_OP_TYPE_EXTERNAL_SNAPSHOT:
-        return "external snapshots";
     case BLOCK_OP_TYPE_INTERNAL_SNAPSHOT:
     case BLOCK_OP_TYPE_INTERNAL_SNAPSHOT_DELETE:
         return "internal snapshots";
@@ -727,8 +729,24 @@ bool qcow2_zoned_check_opts(QemuOpts *opts, Error **errp)
     return true;
 }
 
-int qcow2_zoned_check_create(BlockdevCreateOptionsQcow2 *opts, int version,
-                             size_t cluster_size, Error **errp)
+/* Take over what @opts does not say of the backing image's geometry. */
+static bool coroutine_fn
+inherit_options(BlockDriverState *file, BlockdevCreateOptionsQcow2 *opts,
+                Error **errp)
+{
+    ZoneTable *backing = qcow2_zoned_load_backing(file, opts, errp);
+    bool ok = backing &&
+              qcow2_zoned_inherit_options(opts, zone_table_geometry(backing),
+                                          errp);
+
+    zone_table_free(backing);
+    return ok;
+}
+
+int coroutine_fn qcow2_zoned_check_create(BlockDriverState *file,
+                                          BlockdevCreateOptionsQcow2 *opts,
+                                          int version, size_t cluster_size,
+                                          Error **errp)
 {
     Qcow2ZoneHostManaged *zone;
     ZoneGeometry geo;
@@ -741,13 +759,12 @@ int qcow2_zoned_check_create(BlockdevCreateOptionsQcow2 *opts, int version,
                    "level 1.1 and above (use version=v3 or greater)");
         return -EINVAL;
     }
-    if (opts->backing_file) {
-        error_setg(errp, "A zoned image cannot have a backing file");
-        return -EINVAL;
-    }
     if (opts->data_file_raw) {
         error_setg(errp, "A zoned image cannot have a raw external data file: "
                    "what is above a write pointer would not read as zeros");
+        return -EINVAL;
+    }
+    if (opts->backing_file && !inherit_options(file, opts, errp)) {
         return -EINVAL;
     }
 
@@ -778,21 +795,32 @@ static Qcow2ZonedExt ext_from_geometry(const ZoneGeometry *geo,
     };
 }
 
-/* Write the table of a disk on which all sequential zones are EMPTY. */
-static int coroutine_fn GRAPH_RDLOCK
-write_empty_table(BlockDriverState *bs, const ZoneGeometry *geo,
-                  uint64_t table_offset)
+int coroutine_fn qcow2_zoned_write_table(BlockDriverState *bs,
+                                         const ZoneTable *t,
+                                         const HBitmap *open,
+                                         uint64_t table_offset)
 {
     BDRVQcow2State *s = bs->opaque;
+    const ZoneGeometry *geo = zone_table_geometry(t);
     uint64_t end = ROUND_UP(qcow2_zoned_table_bytes(geo), s->cluster_size);
     g_autofree uint64_t *buf = g_malloc(MIN(QCOW2_ZONED_LOAD_SIZE, end));
+    uint32_t zone = 0;
 
     for (uint64_t pos = 0; pos < end; pos += QCOW2_ZONED_LOAD_SIZE) {
         uint64_t n = MIN(QCOW2_ZONED_LOAD_SIZE, end - pos);
         int ret;
 
-        qcow2_zoned_new_entries(geo, pos / QCOW2_ZONE_ENTRY_SIZE, buf,
-                                n / QCOW2_ZONE_ENTRY_SIZE);
+        memset(buf, 0, n);
+        for (uint64_t i = 0;
+             i < n / QCOW2_ZONE_ENTRY_SIZE && zone < geo->nr_zones;
+             i++, zone++) {
+            unsigned attributes;
+            uint64_t wp = zone_table_snapshot(t, zone, &attributes);
+
+            buf[i] = open && hbitmap_get(open, zone)
+                     ? qcow2_zoned_encode_open(wp)
+                     : qcow2_zoned_encode(wp, attributes);
+        }
         ret = bdrv_co_pwrite(bs->file, table_offset + pos, n, buf, 0);
         if (ret < 0) {
             return ret;
@@ -801,14 +829,86 @@ write_empty_table(BlockDriverState *bs, const ZoneGeometry *geo,
     return 0;
 }
 
+/*
+ * The zones that an image of @geo has at first: EMPTY, or those of its backing
+ * image
+ */
+static ZoneTable *coroutine_fn
+first_zones(BlockDriverState *bs, const BlockdevCreateOptionsQcow2 *opts,
+            const ZoneGeometry *geo, Error **errp)
+{
+    ZoneTable *t;
+
+    if (!opts->backing_file) {
+        t = zone_table_new(geo);
+        if (!t) {
+            error_setg(errp, "Could not allocate memory for %" PRIu32 " zones",
+                       geo->nr_zones);
+        }
+        return t;
+    }
+    t = qcow2_zoned_load_backing(bs->file->bs, opts, errp);
+    if (t && !qcow2_zoned_same_geometry(geo, zone_table_geometry(t),
+                                        opts->backing_file, errp)) {
+        /* It is not what it was when the options were checked. */
+        zone_table_free(t);
+        t = NULL;
+    }
+    return t;
+}
+
+/* Allocate the table, write it, and have the header say that there is one. */
+static int coroutine_fn GRAPH_RDLOCK
+create_table(BlockDriverState *bs, const BlockdevCreateOptionsQcow2 *opts,
+             const ZoneTable *t, Error **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    const ZoneGeometry *geo = zone_table_geometry(t);
+    Qcow2ZonedExt ext;
+    int64_t offset;
+    int ret;
+
+    if (opts->backing_file) {
+        /* No overlay that opens ever lacks it. */
+        ret = bdrv_co_change_backing_file(bs, opts->backing_file,
+                                          BlockdevDriver_str(opts->backing_fmt),
+                                          false);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "Could not assign backing file '%s'",
+                             opts->backing_file);
+            return ret;
+        }
+    }
+
+    offset = qcow2_alloc_clusters(bs, qcow2_zoned_table_bytes(geo));
+    if (offset < 0) {
+        error_setg_errno(errp, -offset, "Could not allocate clusters for the "
+                         "zone table");
+        return offset;
+    }
+    ret = qcow2_zoned_write_table(bs, t, NULL, offset);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not write the zone table");
+        return ret;
+    }
+
+    ext = ext_from_geometry(geo, offset);
+    s->zoned = zoned_new(&ext);
+    s->incompatible_features |= QCOW2_INCOMPAT_ZONED;
+    ret = qcow2_update_header(bs);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not update qcow2 header");
+    }
+    return ret;
+}
+
 int coroutine_fn qcow2_zoned_co_create(BlockDriverState *bs,
                                        BlockdevCreateOptionsQcow2 *opts,
                                        Error **errp)
 {
     BDRVQcow2State *s = bs->opaque;
     ZoneGeometry geo;
-    Qcow2ZonedExt ext;
-    int64_t offset;
+    ZoneTable *t;
     int ret;
 
     if (!opts->zone) {
@@ -818,27 +918,14 @@ int coroutine_fn qcow2_zoned_co_create(BlockDriverState *bs,
                                s->cluster_size, &geo, errp)) {
         return -EINVAL;
     }
-
-    GRAPH_RDLOCK_GUARD();
-    offset = qcow2_alloc_clusters(bs, qcow2_zoned_table_bytes(&geo));
-    if (offset < 0) {
-        error_setg_errno(errp, -offset, "Could not allocate clusters for the "
-                         "zone table");
-        return offset;
+    t = first_zones(bs, opts, &geo, errp);
+    if (!t) {
+        return -EINVAL;
     }
-    ret = write_empty_table(bs, &geo, offset);
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "Could not write the zone table");
-        return ret;
+    WITH_GRAPH_RDLOCK_GUARD() {
+        ret = create_table(bs, opts, t, errp);
     }
-
-    ext = ext_from_geometry(&geo, offset);
-    s->zoned = zoned_new(&ext);
-    s->incompatible_features |= QCOW2_INCOMPAT_ZONED;
-    ret = qcow2_update_header(bs);
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "Could not update qcow2 header");
-    }
+    zone_table_free(t);
     return ret;
 }
 

@@ -239,16 +239,19 @@ qcow2_zoned_refuses_op(BlockDriverState *bs, BlockOpType op, Error **errp);
 bool qcow2_zoned_check_opts(QemuOpts *opts, Error **errp);
 
 /*
- * Check the creation options, before anything is written, and replace limits
- * that are none by 0.
+ * Check the options for creating an image in @file, before anything is written.
+ * Replaces limits that are none by 0, and gives an overlay the geometry of its
+ * backing image.
  */
-int qcow2_zoned_check_create(BlockdevCreateOptionsQcow2 *opts, int version,
-                             size_t cluster_size, Error **errp);
+int coroutine_fn GRAPH_UNLOCKED
+qcow2_zoned_check_create(BlockDriverState *file,
+                         BlockdevCreateOptionsQcow2 *opts, int version,
+                         size_t cluster_size, Error **errp);
 
 /*
- * Make @bs, an image of size 0 that is being created, one with an empty table
- * for the disk that @opts describes.  Until the image gets the size of that
- * disk, nobody can open it.
+ * Make @bs, an image of size 0 that is being created, one with a table for the
+ * disk that @opts describes: an empty one, or that of its backing image.  Until
+ * the image gets the size of that disk, nobody can open it.
  */
 int coroutine_fn GRAPH_UNLOCKED
 qcow2_zoned_co_create(BlockDriverState *bs, BlockdevCreateOptionsQcow2 *opts,
@@ -313,6 +316,55 @@ Qcow2ZonedBadEntryFn(BlockDriverState *bs, ZoneTable *t, uint32_t zone,
 int coroutine_fn GRAPH_RDLOCK
 qcow2_zoned_load_table(BlockDriverState *bs, ZoneTable *t, HBitmap *open,
                        Qcow2ZonedBadEntryFn *bad_entry, void *opaque);
+
+/*
+ * Write all of a table of zones, at @table_offset of the image file.  Those in
+ * @open, which may be NULL, are explicitly open.
+ */
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_write_table(BlockDriverState *bs, const ZoneTable *t,
+                        const HBitmap *open, uint64_t table_offset);
+
+/*
+ * qcow2-zoned-backing.c: overlays
+ */
+
+/* On failure, @errp names the first field that differs, with both values. */
+bool qcow2_zoned_same_geometry(const ZoneGeometry *overlay,
+                               const ZoneGeometry *backing,
+                               const char *backing_name, Error **errp);
+
+/*
+ * BlockDriver.bdrv_check_backing: a zoned image needs another one of the same
+ * geometry.
+ */
+bool GRAPH_RDLOCK
+qcow2_zoned_check_backing(BlockDriverState *bs, BlockDriverState *backing,
+                          Error **errp);
+
+/*
+ * Fill in the options of a zoned image from the geometry of its backing image.
+ * Those that were given must not differ.
+ */
+bool qcow2_zoned_inherit_options(BlockdevCreateOptionsQcow2 *opts,
+                                 const ZoneGeometry *backing, Error **errp);
+
+/*
+ * The zones of the backing image that @opts names for an overlay in @file, as
+ * they are after a power cycle; NULL if they cannot be inherited.
+ */
+ZoneTable *coroutine_fn GRAPH_UNLOCKED
+qcow2_zoned_load_backing(BlockDriverState *file,
+                         const BlockdevCreateOptionsQcow2 *opts,
+                         Error **errp);
+
+/*
+ * BlockDriver.bdrv_co_inherit_zones: the zones of @backing, which is drained
+ * and has been flushed, become those of @bs, which is new.
+ */
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_co_inherit(BlockDriverState *bs, BlockDriverState *backing,
+                       Error **errp);
 
 /*
  * qcow2-zoned-check.c: check and repair
