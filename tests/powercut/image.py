@@ -63,7 +63,8 @@ class Image:
             stderr=subprocess.STDOUT, close_fds=False)
         return done.returncode, done.stdout
 
-    def create(self):
+    def create(self, backing=None):
+        """@backing: the image that it inherits its zones from"""
         geo = self.workload.geo
         options = [
             'zone.mode=host-managed', f'zone.size={geo.zone_size}',
@@ -72,13 +73,15 @@ class Image:
             f'zone.max_open_zones={geo.max_open}',
             f'zone.max_active_zones={geo.max_active}',
             *self.workload.options]
+        below = ['-b', backing.paths['image'], '-F', 'qcow2'] \
+            if backing else []
         if self.workload.data_file:
             options.append(f'data_file={self.paths["data"]}')
         if self.workload.luks:
             options += ['encrypt.format=luks', 'encrypt.key-secret=key',
                         'encrypt.iter-time=1']
         status, out = self.tool('qemu-img', 'create', '-q', *SECRET,
-                                '-f', 'qcow2', '-o', ','.join(options),
+                                '-f', 'qcow2', '-o', ','.join(options), *below,
                                 self.paths['image'], str(geo.disk_size))
         if status:
             raise Failed(f'create: {out}')

@@ -17,6 +17,11 @@ PROMPT = b'qemu-io> '
 SECRET = ('--object', 'secret,id=key,data=powercut')
 
 
+class NoLog:
+    """What a disk has for a log: all happens at position 0"""
+    order = ()
+
+
 class Failed(Exception):
     """A request failed that should not"""
 

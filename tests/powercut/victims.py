@@ -17,7 +17,7 @@ import socket
 import subprocess
 import time
 
-from session import SECRET, Disk, Ended, Failed
+from session import SECRET, Disk, Ended, Failed, NoLog
 from workloads import WORKLOADS
 
 MAX_COMMANDS = 100      # between two blows
@@ -30,11 +30,6 @@ RECONNECT_DELAY = 60    # seconds
 
 class Gone(Exception):
     """The disk ended as it was to"""
-
-
-class NoLog:
-    """What a disk has for a log: all happens at position 0"""
-    order = ()
 
 
 def some_delay(rng):
