@@ -68,6 +68,11 @@ bool qcow2_zoned_check_backing(BlockDriverState *bs, BlockDriverState *backing,
                    base->filename);
         return false;
     }
+    if (qatomic_read(&bs->copy_on_read)) {
+        error_setg(errp, "Zoned overlay '%s' cannot be used with copy-on-read, "
+                   "which would write below write pointers", bs->filename);
+        return false;
+    }
     return qcow2_zoned_same_geometry(&z->geo, &qcow2_zoned_of(base)->geo,
                                      base->filename, errp);
 }

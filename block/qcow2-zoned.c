@@ -484,11 +484,6 @@ int coroutine_fn qcow2_zoned_open(BlockDriverState *bs, int flags,
     if (!s->zoned) {
         return 0;
     }
-    if (flags & BDRV_O_COPY_ON_READ) {
-        error_setg(errp, "A zoned image cannot be opened with copy-on-read, "
-                   "which would write below write pointers");
-        return -EINVAL;
-    }
     s->zoned->geo.disk_size = bs->total_sectors * BDRV_SECTOR_SIZE;
     if (!check_ext(bs, errp)) {
         return -EINVAL;
