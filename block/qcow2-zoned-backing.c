@@ -310,6 +310,7 @@ static void replace_table(BlockDriverState *bs, ZoneTable *t, HBitmap *open)
     z->disk_active = zone_table_nr_active(t);
     z->disk_freed_staged = 0;
     z->disk_freed_written = 0;
+    z->table_is_off = false;
     if (z->handed_over_open) {
         hbitmap_free(z->handed_over_open);
     }
