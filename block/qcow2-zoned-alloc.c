@@ -96,6 +96,18 @@ void coroutine_fn qcow2_zoned_forget_window(BlockDriverState *bs,
     s->zoned->windows_forgotten++;
 }
 
+void qcow2_zoned_forget_windows(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+
+    seqlock_write_begin(&z->windows_seq);
+    for (int i = 0; i < QCOW2_ZONED_WINDOWS; i++) {
+        qatomic_set_i64(&z->windows[i].bytes, 0);
+    }
+    seqlock_write_end(&z->windows_seq);
+    z->windows_forgotten++;
+}
+
 /*
  * The end of the window that a write of @bytes at @offset begins, at most.
  *

@@ -43,6 +43,7 @@ int coroutine_fn qcow2_zoned_check_refcounts(BlockDriverState *bs,
     BDRVQcow2State *s = bs->opaque;
     Qcow2Zoned *z = s->zoned;
     uint64_t first, count;
+    int ret;
 
     if (!z) {
         return 0;
@@ -62,9 +63,14 @@ int coroutine_fn qcow2_zoned_check_refcounts(BlockDriverState *bs,
         res->check_errors++;
         return -EIO;
     }
-    return qcow2_inc_refcounts_imrt(bs, res, refcount_table, nb_clusters,
-                                    z->table_offset,
-                                    qcow2_zoned_table_bytes(&z->geo));
+    ret = qcow2_inc_refcounts_imrt(bs, res, refcount_table, nb_clusters,
+                                   z->table_offset,
+                                   qcow2_zoned_table_bytes(&z->geo));
+    if (ret < 0) {
+        return ret;
+    }
+    return qcow2_zoned_check_snapshot_refcounts(bs, res, refcount_table,
+                                                nb_clusters);
 }
 
 /* --- Bad entries --- */
@@ -455,5 +461,5 @@ int coroutine_fn qcow2_zoned_check(BlockDriverState *bs, BdrvCheckResult *res,
         res->check_errors++;
     }
     zone_table_free(check.table);
-    return ret;
+    return ret < 0 ? ret : qcow2_zoned_check_snapshots(bs, res, fix);
 }

@@ -206,10 +206,8 @@ static bool check_ext(BlockDriverState *bs, Error **errp)
                    z->geo.zone_size, s->cluster_size);
         return false;
     }
-    if (s->nb_snapshots || data_file_is_raw(bs)) {
-        error_setg(errp, "A zoned image cannot have %s",
-                   s->nb_snapshots ? "internal snapshots" :
-                   "a raw external data file");
+    if (data_file_is_raw(bs)) {
+        error_setg(errp, "A zoned image cannot have a raw external data file");
         return false;
     }
     return true;
@@ -586,7 +584,7 @@ int qcow2_zoned_reopen_prepare(BlockDriverState *bs, int flags, bool rescue,
 
 /* --- What does not know zones --- */
 
-static const char *refused_op_name(BlockOpType op)
+static const char *refused_op_name(BlockDriverState *bs, BlockOpType op)
 {
     switch (op) {
     case BLOCK_OP_TYPE_BACKUP_SOURCE:
@@ -599,7 +597,8 @@ static const char *refused_op_name(BlockOpType op)
         return "commit jobs";
     case BLOCK_OP_TYPE_INTERNAL_SNAPSHOT:
     case BLOCK_OP_TYPE_INTERNAL_SNAPSHOT_DELETE:
-        return "internal snapshots";
+        return has_data_file(bs)
+               ? "internal snapshots with an external data file" : NULL;
     case BLOCK_OP_TYPE_MIRROR_SOURCE:
     case BLOCK_OP_TYPE_MIRROR_TARGET:
     case BLOCK_OP_TYPE_REPLACE:
@@ -616,12 +615,12 @@ bool qcow2_zoned_refuses_op(BlockDriverState *bs, BlockOpType op,
 {
     BDRVQcow2State *s = bs->opaque;
 
-    if (!s->zoned || !refused_op_name(op)) {
+    if (!s->zoned || !refused_op_name(bs, op)) {
         return false;
     }
     error_setg(errp, "Node '%s' is a zoned qcow2 image, which does not "
                "support %s", bdrv_get_device_or_node_name(bs),
-               refused_op_name(op));
+               refused_op_name(bs, op));
     return true;
 }
 

@@ -91,6 +91,7 @@ typedef struct Qcow2Zoned {
     bool table_is_lost;         /* in rescue: do not even read it */
     bool table_is_shared;       /* in a check: with other data or metadata */
     bool handing_over;          /* in qcow2_zoned_hand_over() */
+    bool stays_dirty;           /* for the next one to open it to repair */
 
     /*
      * Zones that the table says to be explicitly open, NULL if there are none.
@@ -389,6 +390,64 @@ qcow2_zoned_check(BlockDriverState *bs, BdrvCheckResult *res,
                   BdrvCheckMode fix);
 
 /*
+ * qcow2-zoned-snapshot.c: internal snapshots
+ *
+ * Creation and deletion may be called for any image, and do what the function
+ * of the same name without _zoned does if it is not zoned.
+ */
+
+int GRAPH_RDLOCK
+qcow2_zoned_snapshot_create(BlockDriverState *bs, QEMUSnapshotInfo *sn_info);
+int GRAPH_RDLOCK
+qcow2_zoned_snapshot_delete(BlockDriverState *bs, const char *snapshot_id,
+                            const char *name, Error **errp);
+
+/*
+ * Parts of these, which do nothing if the image is not zoned: give @sn, which
+ * is not in use yet, a copy of the table, and free that of one which is not in
+ * use any more.
+ */
+int GRAPH_RDLOCK
+qcow2_zoned_snapshot_copy_table(BlockDriverState *bs, QCowSnapshot *sn);
+void GRAPH_RDLOCK
+qcow2_zoned_snapshot_free_table(BlockDriverState *bs, const QCowSnapshot *sn);
+
+/* Go back to @sn, of a zoned image, with data and zones in one step. */
+int GRAPH_RDLOCK
+qcow2_zoned_snapshot_goto(BlockDriverState *bs, const QCowSnapshot *sn);
+
+/*
+ * Have the zones of an image that is read-only be as in @sn, if there are any.
+ */
+int GRAPH_RDLOCK
+qcow2_zoned_snapshot_load_tmp(BlockDriverState *bs, const QCowSnapshot *sn,
+                              Error **errp);
+
+/* Has a snapshot left refcounts that whoever opens the image must repair? */
+static inline bool qcow2_zoned_stays_dirty(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+
+    return z && z->stays_dirty;
+}
+
+/* Does the range of the image file overlap a copy of the table? */
+bool qcow2_zoned_snapshots_overlap(BlockDriverState *bs, uint64_t offset,
+                                   uint64_t bytes);
+
+/* Count the clusters of all copies in the refcounts that a check computes. */
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_check_snapshot_refcounts(BlockDriverState *bs,
+                                     BdrvCheckResult *res,
+                                     void **refcount_table,
+                                     int64_t *nb_clusters);
+
+/* Check all copies, and with BDRV_FIX_ERRORS repair their entries. */
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_check_snapshots(BlockDriverState *bs, BdrvCheckResult *res,
+                            BdrvCheckMode fix);
+
+/*
  * qcow2-zoned-alloc.c: clusters ahead of the write pointers
  */
 
@@ -415,6 +474,9 @@ qcow2_zoned_measure_ahead(const ZoneGeometry *geo, BlockDriverState *in_bs,
  */
 void coroutine_fn qcow2_zoned_forget_window(BlockDriverState *bs,
                                             int64_t offset);
+
+/* The same for all clusters that are mapped.  Nothing is in flight. */
+void qcow2_zoned_forget_windows(BlockDriverState *bs);
 
 /*
  * Give back to the host what the image stores of the range above write
