@@ -17,6 +17,7 @@ from history import ACTIVE, CLOSED, CONVENTIONAL, EMPTY, EXPLICIT, FULL, \
     IMPLICIT, NEVER, SECTOR, Generation, History, describe
 from image import find_size
 from session import PROMPT, Disk, Failed
+from snapshots import check_snapshot
 
 NOT_AT_WP = os.strerror(34)
 
@@ -138,13 +139,15 @@ def compare(image, history, pos, table):
     content, errors = image.content()
     if errors:
         return problems + errors
-    return problems + history.check(pos, report, table, content, geo)
+    return problems + history.check(pos, report, table, content, geo) + \
+        check_snapshot(image, history)
 
 
 class FaultyDisk(Disk):
     """A disk, and the injection of errors into its files"""
 
-    def __init__(self, qemu_io, options, geo, server, directory, injection):
+    def __init__(self, qemu_io, options, geo, server, directory, history,
+                 injection):
         self.error = ''         # of the request in progress
         self.aio_errors = []    # of writes at depth, until drained
         self.opened = set()     # empty zones that a failed write opened
@@ -155,8 +158,7 @@ class FaultyDisk(Disk):
         self.messages = injection.messages
         self.stubborn = STUBBORN
         self.patience = PATIENCE
-        super().__init__(qemu_io, options, geo, server, directory)
-        self.history = FaultyHistory(geo)
+        super().__init__(qemu_io, options, geo, server, directory, history)
 
     # Talking
 

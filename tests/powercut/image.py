@@ -148,8 +148,10 @@ class Image:
             return zones, [f'opened for writing: {out}']
         return zones, []
 
-    def content(self):
-        status, out = self.tool('qemu-img', 'convert', *SECRET,
+    def content(self, snapshot=None):
+        """All of the disk, as it is or was"""
+        moment = ('-l', snapshot) if snapshot else ()
+        status, out = self.tool('qemu-img', 'convert', *SECRET, *moment,
                                 '-O', 'raw', self.options(), self.raw)
         if status:
             return None, [f'convert: {out}']

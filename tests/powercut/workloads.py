@@ -19,7 +19,7 @@ class Workload:
     """An image and what is done with it"""
 
     def __init__(self, name, title, body, geo, options=(), data_file=False,
-                 luks=False, discard=False, hold=0.0):
+                 luks=False, discard=False, hold=0.0, snapshot=False):
         self.name = name
         self.title = title
         self.body = body
@@ -29,6 +29,7 @@ class Workload:
         self.luks = luks
         self.discard = discard
         self.hold = hold        # share of operations that are delayed
+        self.snapshot = snapshot    # has one from before
         self.lazy = 'lazy_refcounts=on' in options
 
 
@@ -431,6 +432,8 @@ for key, text, opts, more in (
         ('discard', 'discard=unmap', ('cluster_size=4k',),
          {'discard': True}),
         ('luks', 'encryption', ('cluster_size=4k',), {'luks': True}),
+        ('snapshot', 'clusters shared with a snapshot', ('cluster_size=16k',),
+         {'snapshot': True}),
         ('clusters-512', 'clusters of 512 bytes', ('cluster_size=512',), {}),
         ('clusters-64k', 'clusters of 64k', ('cluster_size=64k',), {})):
     workload(f'a bit of everything, {text}', SMALL, *opts, names=key,
