@@ -587,6 +587,85 @@ int coroutine_fn qcow2_zoned_store_op(BlockDriverState *bs, BlockZoneOp op,
     return 0;
 }
 
+/* Stage the entries of @range with @condition. */
+static int coroutine_fn GRAPH_RDLOCK
+stage_condition(BlockDriverState *bs, BlockdevZoneCondition condition,
+                ZoneRange range)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+
+    for (uint32_t i = 0; i < range.count; i++) {
+        uint32_t zone = range.first + i;
+        unsigned attributes;
+        uint64_t wp = zone_table_snapshot(z->table, zone, &attributes);
+        int ret;
+
+        attributes = zone_condition_attributes(attributes, condition);
+        ret = stage_entry(bs, zone, qcow2_zoned_encode(wp, attributes),
+                          STAGE_ALL);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+static void apply_condition(Qcow2Zoned *z, BlockdevZoneCondition condition,
+                            ZoneRange range)
+{
+    uint32_t done = 0;
+
+    while (done < range.count) {
+        uint32_t end = MIN(range.count, done + QCOW2_ZONED_LOCK_BATCH);
+
+        QEMU_LOCK_GUARD(&z->writes.lock);
+        for (; done < end; done++) {
+            zone_table_set_condition(z->table, range.first + done, condition);
+        }
+    }
+}
+
+int coroutine_fn qcow2_zoned_store_condition(BlockDriverState *bs,
+                                             BlockdevZoneCondition condition,
+                                             ZoneRange range)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    int ret;
+
+    QEMU_LOCK_GUARD(&z->table_io);
+
+    /*
+     * The write pointers, which their entries keep, and the data below.  It
+     * also frees the slots on disk that zones of @range will take.
+     */
+    ret = store_dirty_zones(bs);
+    if (ret >= 0) {
+        ret = flush_image_file(bs);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+
+    ret = stage_condition(bs, condition, range);
+    if (ret >= 0) {
+        ret = write_staged(bs);
+    }
+    if (ret >= 0) {
+        ret = flush_image_file(bs);
+    }
+    if (ret < 0) {
+        for (uint32_t i = 0; i < range.count; i++) {
+            zone_writes_set_dirty(&z->writes, range.first + i);
+        }
+        z->table_is_off = true;
+        return ret;
+    }
+
+    /* Before table_io is dropped: a flush must not store what was before. */
+    apply_condition(z, condition, range);
+    return 0;
+}
+
 /*
  * Once all write pointers are stored, store which zones are explicitly open.
  * The snapshot gets them, too, so that this can be taken back.

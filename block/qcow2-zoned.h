@@ -133,8 +133,8 @@ typedef struct Qcow2Zoned {
     GArray *snapshot;           /* of ZoneEntry */
 
     /*
-     * A finish or reset failed: entries of dirty zones may say what never
-     * came about, and must be put right before any other is stored.
+     * A finish, reset or condition failed: entries of dirty zones may say what
+     * never came about, and must be put right before any other is stored.
      */
     bool table_is_off;
 
@@ -519,6 +519,15 @@ qcow2_zoned_store_op(BlockDriverState *bs, BlockZoneOp op, ZoneRange range);
 int coroutine_fn GRAPH_RDLOCK qcow2_zoned_unstage(BlockDriverState *bs);
 
 /*
+ * Give the zones of @range, to which no request is in flight and which have
+ * been checked, @condition: first, and durably, in the table, then in memory.
+ * On failure memory has it as before.
+ */
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_store_condition(BlockDriverState *bs,
+                            BlockdevZoneCondition condition, ZoneRange range);
+
+/*
  * All of a flush, in a coroutine or not.  -EBUSY if anything is in flight.
  */
 int coroutine_mixed_fn GRAPH_RDLOCK
@@ -611,5 +620,15 @@ qcow2_zoned_co_zone_append(BlockDriverState *bs, int64_t *offset,
  */
 int coroutine_fn GRAPH_RDLOCK
 qcow2_zoned_co_flush_to_os(BlockDriverState *bs);
+
+/*
+ * qcow2-zoned-condition.c: READ-ONLY and OFFLINE zones
+ */
+
+int coroutine_fn GRAPH_RDLOCK
+qcow2_zoned_co_zone_set_condition(BlockDriverState *bs, int64_t offset,
+                                  int64_t len,
+                                  BlockdevZoneCondition condition,
+                                  Error **errp);
 
 #endif

@@ -60,9 +60,12 @@ struct ZoneTable {
 
     /* Inactive zones that are not EMPTY */
     uint32_t nr_full;
-    uint32_t nr_read_only;      /* set when the table is loaded, and so are: */
+    uint32_t nr_read_only;
     uint32_t nr_offline;
     uint32_t nr_not_wp;
+
+    /* Active slots that are promised to zones which are to be CLOSED */
+    uint32_t nr_set_aside;
 
     /*
      * Implicitly open zones, the least recently written one first, and where
@@ -274,6 +277,15 @@ static void zone_set_busy(ZoneTable *t, uint32_t zone, bool busy)
     zone_set_word(t, zone, busy ? word | WORD_BUSY : word & ~WORD_BUSY);
 }
 
+static void zone_set_attributes(ZoneTable *t, uint32_t zone,
+                                unsigned attributes)
+{
+    uint64_t mask = (uint64_t)ZONE_ATTRIBUTES << WORD_ATTRIBUTES_SHIFT;
+
+    zone_set_word(t, zone, (zone_word(t, zone) & ~mask) |
+                           (uint64_t)attributes << WORD_ATTRIBUTES_SHIFT);
+}
+
 static void zone_set_finished(ZoneTable *t, uint32_t zone, bool finished)
 {
     uint64_t bit = (uint64_t)ZONE_FINISHED << WORD_ATTRIBUTES_SHIFT;
@@ -333,6 +345,37 @@ static void zone_set_activity(ZoneTable *t, uint32_t zone, ZoneActivity to)
     zone_set_word(t, zone, (word & ~WORD_ACTIVITY_MASK) | to);
     if (t->geo.max_open && to == ZONE_IMPLICIT) {
         recency_insert(t, zone);
+    }
+}
+
+/* The number of zones in @state, NULL if it follows from other numbers */
+static uint32_t *inactive_count(ZoneTable *t, BlockZoneState state)
+{
+    switch (state) {
+    case BLK_ZS_NOT_WP:
+        return &t->nr_not_wp;
+    case BLK_ZS_FULL:
+        return &t->nr_full;
+    case BLK_ZS_RDONLY:
+        return &t->nr_read_only;
+    case BLK_ZS_OFFLINE:
+        return &t->nr_offline;
+    default:
+        return NULL;
+    }
+}
+
+/* A zone in @from has got a word that means @to. */
+static void count_change(ZoneTable *t, BlockZoneState from, BlockZoneState to)
+{
+    uint32_t *left = inactive_count(t, from);
+    uint32_t *entered = inactive_count(t, to);
+
+    if (left) {
+        (*left)--;
+    }
+    if (entered) {
+        (*entered)++;
     }
 }
 
@@ -521,21 +564,8 @@ bool zone_table_load(ZoneTable *t, uint32_t zone, uint64_t wp,
     if (zone_table_entry_is_active(t, zone, wp, attributes)) {
         zone_set_activity(t, zone, ZONE_CLOSED);
     }
-    switch (zone_table_state(t, zone)) {
-    case BLK_ZS_OFFLINE:
-        t->nr_offline++;
-        t->nr_not_wp -= conventional;
-        break;
-    case BLK_ZS_RDONLY:
-        t->nr_read_only++;
-        t->nr_not_wp -= conventional;
-        break;
-    case BLK_ZS_FULL:
-        t->nr_full++;
-        break;
-    default:
-        break;
-    }
+    count_change(t, conventional ? BLK_ZS_NOT_WP : BLK_ZS_EMPTY,
+                 zone_table_state(t, zone));
     return true;
 }
 
@@ -684,7 +714,8 @@ static int check_limits(const ZoneTable *t, uint32_t new_open,
                         uint32_t new_active, uint32_t victims)
 {
     if (t->geo.max_active && new_active &&
-        (uint64_t)zone_table_nr_active(t) + new_active > t->geo.max_active) {
+        (uint64_t)zone_table_nr_active(t) + t->nr_set_aside + new_active >
+        t->geo.max_active) {
         return -EOVERFLOW;
     }
     if (t->geo.max_open && new_open &&
@@ -1019,6 +1050,89 @@ void zone_table_apply(ZoneTable *t, BlockZoneOp op, ZoneRange range)
             g_assert_not_reached();
         }
     }
+}
+
+/* --- Conditions set from outside --- */
+
+unsigned zone_condition_attributes(unsigned attributes,
+                                   BlockdevZoneCondition condition)
+{
+    attributes &= ~(ZONE_READ_ONLY | ZONE_OFFLINE);
+
+    switch (condition) {
+    case BLOCKDEV_ZONE_CONDITION_NORMAL:
+        return attributes;
+    case BLOCKDEV_ZONE_CONDITION_READ_ONLY:
+        return attributes | ZONE_READ_ONLY;
+    case BLOCKDEV_ZONE_CONDITION_OFFLINE:
+        return attributes | ZONE_OFFLINE;
+    default:
+        g_assert_not_reached();
+    }
+}
+
+/* Is @zone inactive, and CLOSED under @condition? */
+static bool needs_slot(const ZoneTable *t, uint32_t zone,
+                       BlockdevZoneCondition condition)
+{
+    uint64_t word = zone_word(t, zone);
+    unsigned attributes = zone_condition_attributes(word_attributes(word),
+                                                    condition);
+
+    return word_activity(word) == ZONE_INACTIVE &&
+           zone_table_entry_is_active(t, zone, word_wp(word), attributes);
+}
+
+int zone_table_check_condition(ZoneTable *t, BlockdevZoneCondition condition,
+                               uint64_t offset, uint64_t len,
+                               ZoneRange *range, uint32_t *slots)
+{
+    int ret = check_range(t, offset, len, range);
+
+    *slots = 0;
+    if (ret < 0) {
+        return ret;
+    }
+    for (uint32_t i = 0; i < range->count; i++) {
+        *slots += needs_slot(t, range->first + i, condition);
+    }
+    ret = check_limits(t, 0, *slots, 0);
+    if (ret < 0) {
+        return ret;
+    }
+    t->nr_set_aside += *slots;
+    return 0;
+}
+
+void zone_table_give_back_slots(ZoneTable *t, uint32_t slots)
+{
+    assert(t->nr_set_aside >= slots);
+    t->nr_set_aside -= slots;
+}
+
+void zone_table_set_condition(ZoneTable *t, uint32_t zone,
+                              BlockdevZoneCondition condition)
+{
+    BlockZoneState from = zone_table_state(t, zone);
+    uint64_t word = zone_word(t, zone);
+    unsigned attributes = zone_condition_attributes(word_attributes(word),
+                                                    condition);
+
+    assert(!(word & WORD_BUSY));
+
+    if (attributes == word_attributes(word)) {
+        return;
+    }
+    /* Who reads the word in between, without the lock, sees no EMPTY zone. */
+    if (needs_slot(t, zone, condition)) {
+        zone_table_give_back_slots(t, 1);
+        zone_set_activity(t, zone, ZONE_CLOSED);
+        zone_set_attributes(t, zone, attributes);
+    } else {
+        zone_set_attributes(t, zone, attributes);
+        zone_set_activity(t, zone, ZONE_INACTIVE);
+    }
+    count_change(t, from, zone_table_state(t, zone));
 }
 
 /* Count the zones in @state one by one. */

@@ -263,6 +263,35 @@ int zone_table_check(const ZoneTable *t, BlockZoneOp op, uint64_t offset,
 void zone_table_apply(ZoneTable *t, BlockZoneOp op, ZoneRange range);
 
 /*
+ * A condition that is set from outside comes before the state that a zone has
+ * by itself: a READ-ONLY or OFFLINE zone is not active, and keeps its write
+ * pointer.  Back to normal, it has the state that follows from its entry, as
+ * after a power cycle.
+ *
+ * Check @condition for the zones of [@offset, @offset + @len), whole ones of
+ * any type.  -EOVERFLOW if more of them would be CLOSED than max_active
+ * permits.  On success *@range is these zones, and the active slots that they
+ * need are set aside; their number is in *@slots.  On failure, too.
+ */
+int zone_table_check_condition(ZoneTable *t, BlockdevZoneCondition condition,
+                               uint64_t offset, uint64_t len,
+                               ZoneRange *range, uint32_t *slots);
+
+/*
+ * Give @zone, one of a range that was checked and without writes in flight,
+ * @condition.  It takes the slot that was set aside for it, if any.
+ */
+void zone_table_set_condition(ZoneTable *t, uint32_t zone,
+                              BlockdevZoneCondition condition);
+
+/* No zone takes the @slots that zone_table_check_condition() set aside. */
+void zone_table_give_back_slots(ZoneTable *t, uint32_t slots);
+
+/* Attributes of a zone that has @attributes, under @condition */
+unsigned zone_condition_attributes(unsigned attributes,
+                                   BlockdevZoneCondition condition);
+
+/*
  * Lock-free.  Does @op (finish or reset), which zone_table_check() allowed,
  * change the condition of @zone?  If not, zone_table_apply() leaves it alone:
  * idempotent successes, and the zones that RESET_ALL skips.

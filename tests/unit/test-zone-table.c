@@ -145,6 +145,26 @@ static int manage(ZoneTable *t, BlockZoneOp op, uint32_t zone)
     return manage_range(t, op, zone, zone);
 }
 
+static int set_condition(ZoneTable *t, BlockdevZoneCondition condition,
+                         uint32_t first, uint32_t last)
+{
+    uint64_t start = zone_table_start(t, first);
+    uint64_t end = zone_table_start(t, last) + zone_table_length(t, last);
+    ZoneRange range;
+    uint32_t slots;
+    int ret = zone_table_check_condition(t, condition, start, end - start,
+                                         &range, &slots);
+
+    if (ret == 0) {
+        g_assert_cmpuint(range.first, ==, first);
+        g_assert_cmpuint(range.count, ==, last - first + 1);
+        for (uint32_t zone = first; zone <= last; zone++) {
+            zone_table_set_condition(t, zone, condition);
+        }
+    }
+    return ret;
+}
+
 /* A write that fails */
 static void put_failing(ZoneTable *t, uint32_t zone)
 {
@@ -1759,6 +1779,238 @@ static void test_run_of_short_last_zone(void)
  * What changes the stored entry of a zone
  */
 
+/*
+ * Conditions set from outside
+ */
+
+#define NORMAL BLOCKDEV_ZONE_CONDITION_NORMAL
+
+static const struct {
+    BlockdevZoneCondition condition;
+    unsigned attribute;
+    BlockZoneState state;
+} bad_conditions[] = {
+    { BLOCKDEV_ZONE_CONDITION_READ_ONLY, ZONE_READ_ONLY, BLK_ZS_RDONLY },
+    { BLOCKDEV_ZONE_CONDITION_OFFLINE, ZONE_OFFLINE, BLK_ZS_OFFLINE },
+};
+
+/* Each state there is; back to normal is the same as after a power cycle. */
+static void test_condition_of_every_state(void)
+{
+    for (Start start = 0; start < NR_STARTS; start++) {
+        for (int i = 0; i < ARRAY_SIZE(bad_conditions); i++) {
+            g_autoptr(ZoneTable) t = with_conventional(1);
+            uint32_t zone = start == CONVENTIONAL ? 0 : 2;
+            unsigned attributes, others = ZONE_FINISHED | ZONE_CONVENTIONAL;
+            uint64_t wp;
+
+            bring_to(t, zone, start);
+            wp = zone_table_snapshot(t, zone, &attributes);
+
+            g_assert_cmpint(set_condition(t, bad_conditions[i].condition,
+                                          zone, zone), ==, 0);
+            assert_state(t, zone, bad_conditions[i].state);
+            assert_counts(t, 0, 0);
+            g_assert_cmpuint(zone_table_wp(t, zone), ==, wp);
+            g_assert_cmphex(zone_table_attributes(t, zone), ==,
+                            (attributes & others) |
+                            bad_conditions[i].attribute);
+            for (Verb verb = 0; verb < POWER_CYCLE; verb++) {
+                assert_refused(t, perform(t, zone, verb), -EINVAL);
+            }
+
+            g_assert_cmpint(set_condition(t, NORMAL, zone, zone), ==, 0);
+            g_assert_cmpuint(zone_table_wp(t, zone), ==, wp);
+            g_assert_cmphex(zone_table_attributes(t, zone), ==,
+                            attributes & others);
+            g_assert_true(zone_table_is_consistent(t));
+            {
+                g_autoptr(ZoneTable) next = power_cycle(t);
+
+                assert_state(t, zone, zone_table_state(next, zone));
+                assert_counts(t, 0, zone_table_nr_active(next));
+            }
+        }
+    }
+}
+
+static void test_condition_normal_changes_no_normal_zone(void)
+{
+    for (Start start = 0; start < NR_STARTS; start++) {
+        g_autoptr(ZoneTable) t = with_conventional(1);
+        uint32_t zone = start == CONVENTIONAL ? 0 : 2;
+        Snapshot before, after;
+
+        if (start == READ_ONLY || start == OFFLINE) {
+            continue;
+        }
+        bring_to(t, zone, start);
+        take_snapshot(t, &before);
+        g_assert_cmpint(set_condition(t, NORMAL, zone, zone), ==, 0);
+        take_snapshot(t, &after);
+        g_assert_cmpmem(&before, sizeof(before), &after, sizeof(after));
+        g_assert_true(zone_table_is_consistent(t));
+    }
+}
+
+static void test_condition_replaces_another(void)
+{
+    g_autoptr(ZoneTable) t = limited(0, 0);
+
+    load(t, 2, BLOCK, ZONE_READ_ONLY | ZONE_OFFLINE);
+    assert_state(t, 2, BLK_ZS_OFFLINE);
+    g_assert_cmpint(set_condition(t, BLOCKDEV_ZONE_CONDITION_READ_ONLY, 2, 2),
+                    ==, 0);
+    assert_state(t, 2, BLK_ZS_RDONLY);
+    assert_counts(t, 0, 0);
+    g_assert_cmpint(set_condition(t, BLOCKDEV_ZONE_CONDITION_OFFLINE, 2, 2),
+                    ==, 0);
+    assert_state(t, 2, BLK_ZS_OFFLINE);
+    g_assert_cmphex(zone_table_attributes(t, 2), ==, ZONE_OFFLINE);
+    assert_counts(t, 0, 0);
+}
+
+/* Three active slots, of which READ-ONLY zones 0 and 1 will need one each */
+static ZoneTable *two_to_be_closed(uint32_t active)
+{
+    ZoneTable *t = limited(2, 3);
+
+    load(t, 0, BLOCK, ZONE_READ_ONLY);
+    load(t, 1, BLOCK, ZONE_OFFLINE);
+    for (uint32_t zone = 4; zone < 4 + active; zone++) {
+        put_and_close(t, zone);
+    }
+    return t;
+}
+
+static void test_condition_frees_slots(void)
+{
+    g_autoptr(ZoneTable) t = limited(2, 2);
+
+    g_assert_cmpint(manage_range(t, BLK_ZO_OPEN, 3, 4), ==, 0);
+    assert_refused(t, put(t, 5, BLOCK), -EOVERFLOW);
+    g_assert_cmpint(set_condition(t, BLOCKDEV_ZONE_CONDITION_OFFLINE, 4, 4),
+                    ==, 0);
+    assert_counts(t, 1, 1);
+    g_assert_cmpint(put(t, 5, BLOCK), ==, 0);
+    assert_counts(t, 2, 2);
+}
+
+/* An implicitly open zone leaves the order of victims, too. */
+static void test_condition_leaves_no_victim(void)
+{
+    g_autoptr(ZoneTable) t = limited(2, 0);
+
+    g_assert_cmpint(put(t, 1, BLOCK), ==, 0);
+    g_assert_cmpint(put(t, 2, BLOCK), ==, 0);
+    g_assert_cmpint(set_condition(t, BLOCKDEV_ZONE_CONDITION_READ_ONLY, 1, 1),
+                    ==, 0);
+    g_assert_cmpint(put(t, 3, BLOCK), ==, 0);
+    assert_state(t, 2, BLK_ZS_IOPEN);
+    g_assert_cmpint(put(t, 4, BLOCK), ==, 0);
+    assert_state(t, 2, BLK_ZS_CLOSED);
+    assert_counts(t, 2, 3);
+}
+
+static void test_condition_limit_is_exact(void)
+{
+    g_autoptr(ZoneTable) t = two_to_be_closed(1);
+    g_autoptr(ZoneTable) one_less = two_to_be_closed(2);
+
+    g_assert_cmpint(set_condition(t, NORMAL, 0, 1), ==, 0);
+    assert_counts(t, 0, 3);
+    assert_state(t, 0, BLK_ZS_CLOSED);
+    assert_state(t, 1, BLK_ZS_CLOSED);
+
+    assert_refused(one_less, set_condition(one_less, NORMAL, 0, 1),
+                   -EOVERFLOW);
+    g_assert_cmpint(set_condition(one_less, NORMAL, 1, 1), ==, 0);
+    assert_refused(one_less, set_condition(one_less, NORMAL, 0, 0),
+                   -EOVERFLOW);
+    /* the other conditions need no slots */
+    g_assert_cmpint(set_condition(one_less, BLOCKDEV_ZONE_CONDITION_OFFLINE,
+                                  0, NR - 1), ==, 0);
+    assert_counts(one_less, 0, 0);
+}
+
+/* From the check on, nobody else can take the slots. */
+static void test_condition_sets_slots_aside(void)
+{
+    g_autoptr(ZoneTable) t = two_to_be_closed(0);
+    ZoneRange range;
+    uint32_t slots;
+
+    g_assert_cmpint(zone_table_check_condition(t, NORMAL, 0, 2 * ZONE, &range,
+                                               &slots), ==, 0);
+    g_assert_cmpuint(slots, ==, 2);
+    assert_counts(t, 0, 0);
+    g_assert_cmpint(put(t, 5, BLOCK), ==, 0);
+    assert_refused(t, put(t, 6, BLOCK), -EOVERFLOW);
+    assert_refused(t, manage(t, BLK_ZO_OPEN, 6), -EOVERFLOW);
+    /* a zone that is active already needs none */
+    g_assert_cmpint(put(t, 5, BLOCK), ==, 0);
+
+    zone_table_give_back_slots(t, slots);
+    g_assert_cmpint(put(t, 6, BLOCK), ==, 0);
+    g_assert_cmpint(put(t, 7, BLOCK), ==, 0);
+    assert_refused(t, set_condition(t, NORMAL, 0, 0), -EOVERFLOW);
+}
+
+static void test_condition_of_ranges(void)
+{
+    ZoneGeometry geo = geometry(NR * ZONE - BLOCK, ZONE, CAP);
+    g_autoptr(ZoneTable) t = NULL;
+    static const uint64_t bad[][2] = {
+        { 0, 0 }, { 0, ZONE - 512 }, { 512, ZONE }, { 0, NR * ZONE },
+        { NR * ZONE, ZONE }, { (NR - 1) * ZONE, ZONE }, { ZONE, UINT64_MAX },
+    };
+    ZoneRange range;
+    uint32_t slots;
+
+    geo.nr_conventional = 3;
+    t = new_table(&geo);
+    for (int i = 0; i < ARRAY_SIZE(bad); i++) {
+        assert_refused(t, zone_table_check_condition(
+                           t, BLOCKDEV_ZONE_CONDITION_OFFLINE, bad[i][0],
+                           bad[i][1], &range, &slots), -EINVAL);
+    }
+
+    /* both types at once, and the short last zone */
+    g_assert_cmpint(set_condition(t, BLOCKDEV_ZONE_CONDITION_READ_ONLY,
+                                  2, NR - 1), ==, 0);
+    assert_state(t, 1, BLK_ZS_NOT_WP);
+    for (uint32_t zone = 2; zone < NR; zone++) {
+        assert_state(t, zone, BLK_ZS_RDONLY);
+    }
+    g_assert_cmpint(zone_table_write(t, 2 * ZONE - BLOCK, 2 * BLOCK, 0), ==,
+                    -EINVAL);
+    g_assert_cmpint(set_condition(t, NORMAL, 0, NR - 1), ==, 0);
+    g_assert_cmpint(zone_table_write(t, 2 * ZONE - BLOCK, 2 * BLOCK, 0), ==,
+                    0);
+    assert_state(t, NR - 1, BLK_ZS_EMPTY);
+    g_assert_true(zone_table_is_consistent(t));
+}
+
+/* What is there for readers: all of READ-ONLY zones, none of OFFLINE ones */
+static void test_condition_and_readers(void)
+{
+    g_autoptr(ZoneTable) t = limited(0, 0);
+    bool data;
+
+    g_assert_cmpint(put(t, 2, BLOCK), ==, 0);
+    g_assert_cmpint(set_condition(t, BLOCKDEV_ZONE_CONDITION_READ_ONLY, 2, 2),
+                    ==, 0);
+    g_assert_cmpint(zone_table_run(t, 2 * ZONE, ZONE, &data), ==, BLOCK);
+    g_assert_true(data);
+    g_assert_cmpint(set_condition(t, BLOCKDEV_ZONE_CONDITION_OFFLINE, 2, 2),
+                    ==, 0);
+    g_assert_cmpint(zone_table_run(t, 2 * ZONE, ZONE, &data), ==, -EINVAL);
+    g_assert_cmpint(set_condition(t, NORMAL, 2, 2), ==, 0);
+    g_assert_cmpint(zone_table_run(t, 2 * ZONE, ZONE, &data), ==, BLOCK);
+    g_assert_cmpint(put(t, 2, BLOCK), ==, 0);
+    g_assert_cmpuint(zone_table_wp(t, 2), ==, 2 * ZONE + 2 * BLOCK);
+}
+
 static void test_affects(void)
 {
     for (int i = 0; i < ARRAY_SIZE(cells); i++) {
@@ -2662,6 +2914,20 @@ int main(int argc, char **argv)
     ADD("run/sees-acknowledged-data-only",
         test_run_sees_acknowledged_data_only);
     ADD("run/ends-with-the-short-last-zone", test_run_of_short_last_zone);
+
+    ADD("condition/goes-before-every-state-and-back-to-it",
+        test_condition_of_every_state);
+    ADD("condition/normal-changes-no-normal-zone",
+        test_condition_normal_changes_no_normal_zone);
+    ADD("condition/replaces-another", test_condition_replaces_another);
+    ADD("condition/frees-open-and-active-slots", test_condition_frees_slots);
+    ADD("condition/leaves-no-victim-behind", test_condition_leaves_no_victim);
+    ADD("condition/normal-needs-active-slots-for-zones-to-be-closed",
+        test_condition_limit_is_exact);
+    ADD("condition/sets-active-slots-aside-from-the-check-on",
+        test_condition_sets_slots_aside);
+    ADD("condition/takes-whole-zones-of-any-type", test_condition_of_ranges);
+    ADD("condition/decides-what-can-be-read", test_condition_and_readers);
 
     ADD("entry/finish-and-reset-affect-zones-whose-condition-changes",
         test_affects);

@@ -45,6 +45,7 @@ typedef struct ModelZone {
     uint64_t length;
     uint64_t capacity;
     uint64_t written;           /* acknowledged bytes */
+    bool conventional;
     bool finished;              /* FULL because of that */
     uint64_t last_write;        /* when */
     uint64_t flight[MODEL_FLIGHT];
@@ -80,9 +81,11 @@ static void model_init(Model *m, ZoneChoices *choices,
     m->choices = choices;
     m->geo = geo;
     for (int i = 0; i < geo->nr_zones; i++) {
-        model_place(m, i, &m->zone[i]);
-        m->zone[i].state = i < geo->nr_conventional ? BLK_ZS_NOT_WP
-                                                    : BLK_ZS_EMPTY;
+        ModelZone *z = &m->zone[i];
+
+        model_place(m, i, z);
+        z->conventional = i < geo->nr_conventional;
+        z->state = z->conventional ? BLK_ZS_NOT_WP : BLK_ZS_EMPTY;
     }
 }
 
@@ -138,10 +141,16 @@ static ModelZone *model_victim(Model *m, int first, int last)
     return victim;
 }
 
+static bool model_is_normal(const ModelZone *z)
+{
+    return z->state != BLK_ZS_RDONLY && z->state != BLK_ZS_OFFLINE;
+}
+
 static int model_write(Model *m, uint64_t offset, uint64_t bytes, bool append)
 {
     const ZoneGeometry *geo = m->geo;
     ModelZone *z, *victim = NULL;
+    bool refused = append;
     int first, last;
 
     if (offset % 512 != 0 || bytes % 512 != 0 || bytes == 0 ||
@@ -155,7 +164,10 @@ static int model_write(Model *m, uint64_t offset, uint64_t bytes, bool append)
         return -EINVAL;
     }
     if (last < geo->nr_conventional) {
-        return append ? -EINVAL : 0;
+        for (int i = first; i <= last; i++) {
+            refused |= !model_is_normal(&m->zone[i]);
+        }
+        return refused ? -EINVAL : 0;
     }
     if (first != last) {
         return -EINVAL;
@@ -231,6 +243,21 @@ static bool model_allows(BlockZoneOp op, BlockZoneState state)
     }
 }
 
+/* The zones of a range, which has to be whole ones */
+static int model_range(const ZoneGeometry *geo, uint64_t offset, uint64_t len,
+                       int *first, int *last)
+{
+    if (len == 0 || offset >= geo->disk_size ||
+        len > geo->disk_size - offset || offset % geo->zone_size != 0 ||
+        ((offset + len) % geo->zone_size != 0 &&
+         offset + len != geo->disk_size)) {
+        return -EINVAL;
+    }
+    *first = offset / geo->zone_size;
+    *last = (offset + len - 1) / geo->zone_size;
+    return 0;
+}
+
 /* With @apply, carry it out where it is allowed. */
 static int model_manage(Model *m, BlockZoneOp op, uint64_t offset,
                         uint64_t len, bool apply)
@@ -239,14 +266,9 @@ static int model_manage(Model *m, BlockZoneOp op, uint64_t offset,
     int first, last, n, explicit_outside = 0, empty_inside = 0;
     bool all;
 
-    if (len == 0 || offset >= geo->disk_size ||
-        len > geo->disk_size - offset || offset % geo->zone_size != 0 ||
-        ((offset + len) % geo->zone_size != 0 &&
-         offset + len != geo->disk_size)) {
+    if (model_range(geo, offset, len, &first, &last) < 0) {
         return -EINVAL;
     }
-    first = offset / geo->zone_size;
-    last = (offset + len - 1) / geo->zone_size;
     n = last - first + 1;
     if (op == BLK_ZO_RESET_ALL && n != geo->nr_zones) {
         return -EINVAL;
@@ -336,6 +358,52 @@ static bool model_grow(Model *m, uint64_t disk_size)
     return true;
 }
 
+/* What an idle zone is that is neither open, READ-ONLY nor OFFLINE */
+static BlockZoneState model_own_state(const ModelZone *z)
+{
+    if (z->conventional) {
+        return BLK_ZS_NOT_WP;
+    }
+    if (z->finished || z->written == z->capacity) {
+        return BLK_ZS_FULL;
+    }
+    return z->written ? BLK_ZS_CLOSED : BLK_ZS_EMPTY;
+}
+
+/* With @apply, carry it out if it is allowed. */
+static int model_set_condition(Model *m, BlockdevZoneCondition condition,
+                               uint64_t offset, uint64_t len, bool apply)
+{
+    const ZoneGeometry *geo = m->geo;
+    int first, last, closed = 0;
+
+    if (model_range(geo, offset, len, &first, &last) < 0) {
+        return -EINVAL;
+    }
+    for (int i = first; i <= last; i++) {
+        closed += condition == BLOCKDEV_ZONE_CONDITION_NORMAL &&
+                  !model_is_normal(&m->zone[i]) &&
+                  model_own_state(&m->zone[i]) == BLK_ZS_CLOSED;
+    }
+    if (geo->max_active && closed &&
+        model_active(m) + closed > geo->max_active) {
+        return -EOVERFLOW;
+    }
+
+    for (int i = first; i <= last && apply; i++) {
+        ModelZone *z = &m->zone[i];
+
+        if (condition == BLOCKDEV_ZONE_CONDITION_READ_ONLY) {
+            z->state = BLK_ZS_RDONLY;
+        } else if (condition == BLOCKDEV_ZONE_CONDITION_OFFLINE) {
+            z->state = BLK_ZS_OFFLINE;
+        } else if (!model_is_normal(z)) {
+            z->state = model_own_state(z);
+        }
+    }
+    return 0;
+}
+
 static void model_power_cycle(Model *m)
 {
     for (int i = 0; i < m->geo->nr_zones; i++) {
@@ -359,7 +427,7 @@ static void model_compare(const Model *m, const ZoneTable *t)
         assert_state(t, i, z->state);
         g_assert_cmpuint(zone_table_wp(t, i), ==, z->start + z->written);
         g_assert_cmpint(!!(attributes & ZONE_CONVENTIONAL), ==,
-                        z->state == BLK_ZS_NOT_WP);
+                        z->conventional);
         g_assert_cmpint(!!(attributes & ZONE_READ_ONLY), ==,
                         z->state == BLK_ZS_RDONLY);
         g_assert_cmpint(!!(attributes & ZONE_OFFLINE), ==,
@@ -587,6 +655,42 @@ static void random_grow(Model *m, ZoneTable *t)
     g_assert_cmpint(may_grow, ==, model_grow(m, disk_size));
 }
 
+/* Of zones without writes in flight, or checked and then given up */
+static void random_condition(Model *m, ZoneTable *t)
+{
+    BlockdevZoneCondition condition =
+        zone_choose(m->choices, BLOCKDEV_ZONE_CONDITION__MAX);
+    uint64_t offset = m->geo->zone_size *
+                      zone_choose(m->choices, m->geo->nr_zones);
+    uint64_t len = m->geo->zone_size * (1 + zone_choose(m->choices, 3));
+    ZoneRange range;
+    uint32_t slots;
+    bool apply = true;
+    int ret;
+
+    if (zone_choose(m->choices, 8)) {
+        len = MIN(len, m->geo->disk_size - offset);
+    }
+    for (int i = 0; i < m->geo->nr_zones; i++) {
+        ModelZone *z = &m->zone[i];
+
+        if (z->nr_flight && z->start >= offset && z->start - offset < len) {
+            apply = false;
+        }
+    }
+
+    ret = zone_table_check_condition(t, condition, offset, len, &range,
+                                     &slots);
+    g_assert_cmpint(ret, ==, model_set_condition(m, condition, offset, len,
+                                                 apply));
+    if (ret == 0 && !apply) {
+        zone_table_give_back_slots(t, slots);
+    }
+    for (uint32_t i = 0; ret == 0 && apply && i < range.count; i++) {
+        zone_table_set_condition(t, range.first + i, condition);
+    }
+}
+
 static void random_op(Model *m, ZoneTable *t)
 {
     int n = zone_choose(m->choices, m->geo->nr_zones);
@@ -617,6 +721,9 @@ static void random_op(Model *m, ZoneTable *t)
         if (zone_choose(m->choices, 16) == 15) {
             random_grow(m, t);
         }
+        break;
+    case 75 ... 77:
+        random_condition(m, t);
         break;
     default:
         random_manage(m, t);
