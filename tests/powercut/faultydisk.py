@@ -14,7 +14,7 @@ import threading
 import zlib
 
 from history import ACTIVE, CLOSED, CONVENTIONAL, EMPTY, EXPLICIT, FULL, \
-    IMPLICIT, NEVER, SECTOR, Generation, History, describe
+    IMPLICIT, NEVER, OFFLINE, SECTOR, Generation, History, describe
 from image import find_size
 from session import PROMPT, Disk, Failed
 from snapshots import check_snapshot
@@ -47,6 +47,10 @@ class FaultyHistory(History):
         for attempt in self.tries:
             if generation in (None, attempt.generation):
                 attempt.until = min(attempt.until, pos)
+        for changes in self.conditions.values() if not generation else ():
+            if changes[-1][1] == NEVER:
+                done = [change for change in changes if change[1] != NEVER]
+                changes.append([pos, pos, done[-1][2]])
 
     def settle_size(self, pos):
         """From @pos on so does the header"""
@@ -187,7 +191,7 @@ class FaultyDisk(Disk):
         elif failed and failed[1] == 'aio_write':
             self.aio_errors.append(failed[2])
         elif failed and failed[1] != 'read':
-            self.error = failed[2]
+            self.error = failed[2].split(': ')[-1]
         elif not done:
             super().read_line(line)
         elif int(done[1]):      # not if a flush, see below
@@ -285,6 +289,8 @@ class FaultyDisk(Disk):
                 re.findall(r'wptr (0x[0-9a-f]+), zcond:(\d+)', out)]
 
     def allowed_conditions(self, zone):
+        if zone in self.bad:
+            return (self.bad[zone],)
         if zone < self.geo.conventional:
             return (CONVENTIONAL,)
         if zone in self.finished or self.wp(zone) == self.geo.cap(zone):
@@ -305,7 +311,8 @@ class FaultyDisk(Disk):
                 raise Failed(f'zone {zone}: condition {cond}, not one of '
                              f'{self.allowed_conditions(zone)}')
             wp -= self.geo.start(zone)
-            if cond not in (CONVENTIONAL, FULL) and wp != self.wp(zone):
+            if cond not in (CONVENTIONAL, FULL, OFFLINE) and \
+               wp != self.wp(zone):
                 raise Failed(f'zone {zone}: WP {wp:#x}, not '
                              f'{self.wp(zone):#x}')
             if cond == EMPTY:
@@ -317,7 +324,8 @@ class FaultyDisk(Disk):
                 raise Failed(f'{count} zones of conditions {conditions}, the '
                              f'limit is {limit}')
         for zone in zones:
-            self.look_at_data(zone)
+            if self.bad.get(zone) != OFFLINE:
+                self.look_at_data(zone)
 
     def look_at_data(self, zone):
         pos = self.wp(zone)
@@ -551,6 +559,23 @@ class FaultyDisk(Disk):
                 state.pop(zone, None)
             for state in (self.explicit, self.finished, self.opened):
                 state.discard(zone)
+
+    def set_condition(self, zone, condition):
+        self.go_on()
+        self.drain()
+        if not condition and not self.can_be_normal(zone):
+            return
+        durable = self.durable_when_done()
+        change = [self.position(), NEVER, condition]
+        self.history.conditions[zone].append(change)
+        if not self.request(self.condition_command(zone, condition)):
+            self.look(zone)
+            return
+        change[1] = self.position()
+        durable()
+        self.history.settle(self.position())
+        self.condition_is_set(zone, condition)
+        self.opened.discard(zone)
 
     def end(self):
         """Close the disk; return what it said if it could not in good order"""

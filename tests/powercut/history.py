@@ -16,12 +16,14 @@ NEVER = 1 << 60
 
 EMPTY, IMPLICIT, EXPLICIT, CLOSED, FULL = 1, 2, 3, 4, 14
 CONVENTIONAL = 0
+READ_ONLY, OFFLINE = 13, 15
 ACTIVE = (IMPLICIT, EXPLICIT, CLOSED)
 
 STAMP = struct.Struct('>4sIQIIII')
 MAGIC = b'ZPWC'
 
 ENTRY_WP = (1 << 59) - 1
+ENTRY_FINISHED = 1 << 62
 
 
 def stamped(zone, offset, length, generation, sequence):
@@ -160,6 +162,9 @@ class History:
         self.sizes = [(0, 0, geometry)]     # (asked for, answered, geometry)
         self.generations = {zone: [Generation()] for zone in
                             range(geometry.conventional, geometry.nr_zones)}
+        # zone -> [asked for, answered, READ_ONLY, OFFLINE or None]
+        self.conditions = {zone: [[0, 0, None]] for zone in
+                           range(geometry.nr_zones)}
         self.plain_writes = []      # (zone, offset, data, position)
         self.plain_marks = [(0, 0)]     # (position, how many are durable)
 
@@ -167,11 +172,16 @@ class History:
     def found(cls, geometry, report, table, content):
         """That of a disk which begins as it was found, without problems"""
         history = cls(geometry)
+        for zone, (cond, _) in enumerate(report):
+            if cond in (READ_ONLY, OFFLINE):
+                history.conditions[zone] = [[0, 0, cond]]
         for zone in history.generations:
             start = geometry.start(zone)
             wp = (table[zone] & ENTRY_WP) - start
             generation = Generation(content[start:start + wp], wp)
-            if report[zone][0] == FULL:
+            if FULL in (report[zone][0],
+                        history.underlying(geometry, zone,
+                                           table[zone])[0]):
                 generation.finish = (0, 0)
             history.generations[zone] = [generation]
         for zone in range(geometry.conventional):
@@ -199,6 +209,7 @@ class History:
         self.sizes.append((asked, answered, geometry))
         for zone in range(self.geo.conventional, geometry.nr_zones):
             self.generations.setdefault(zone, [Generation()])
+            self.conditions.setdefault(zone, [[0, 0, None]])
 
     def geometry(self, cut, disk_size):
         """That of a disk of @disk_size, None if it cannot be that at @cut"""
@@ -207,6 +218,25 @@ class History:
                all(answered > cut for _, answered, _ in self.sizes[i + 1:]):
                 return geo
         return None
+
+    def conditions_at(self, zone, cut):
+        """Those that were set, which a zone may have"""
+        may_be = set()
+        for asked, answered, condition in \
+                self.conditions.get(zone, [[0, 0, None]]):
+            if answered <= cut:
+                may_be = {condition}
+            elif asked <= cut:
+                may_be.add(condition)
+        return may_be
+
+    @staticmethod
+    def underlying(geo, zone, entry):
+        """What a READ-ONLY or OFFLINE zone would be without that"""
+        wp = entry & ENTRY_WP
+        if entry & ENTRY_FINISHED or wp == geo.start(zone) + geo.cap(zone):
+            return FULL, geo.start(zone) + geo.length(zone)
+        return CLOSED if wp > geo.start(zone) else EMPTY, wp
 
     def check(self, cut, report, table, content, geometry=None):
         """
@@ -233,6 +263,12 @@ class History:
         start = geo.start(zone)
         end = start + geo.length(zone)
         cond, wp = reported
+        is_set = cond if cond in (READ_ONLY, OFFLINE) else None
+        if is_set not in self.conditions_at(zone, cut):
+            return f'condition {cond}, set was one of ' \
+                   f'{self.conditions_at(zone, cut)}'
+        if is_set:
+            cond, wp = self.underlying(geo, zone, entry)
         if cond not in (EMPTY, FULL, CLOSED):
             return f'condition {cond}'
         problems = []
@@ -255,8 +291,10 @@ class History:
         durable = max(n for pos, n in self.plain_marks if pos <= cut)
         end = self.geo.conventional * self.geo.zone_size
         for zone in range(self.geo.conventional):
-            if report[zone][0] != CONVENTIONAL:
-                problems.append(f'zone {zone}: not conventional')
+            cond = report[zone][0]
+            if (None if cond == CONVENTIONAL else cond) not in \
+               self.conditions_at(zone, cut):
+                problems.append(f'zone {zone}: condition {cond}')
         allowed = {}
         for i, (zone, offset, data, pos) in enumerate(self.plain_writes):
             if pos > cut:

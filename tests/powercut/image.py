@@ -8,7 +8,7 @@ import re
 import struct
 import subprocess
 
-from history import CLOSED, EMPTY, FULL
+from history import CLOSED, EMPTY
 from session import SECRET, Failed
 
 ZONED_EXTENSION = 0x007a6264
@@ -86,7 +86,7 @@ class Image:
         if status:
             raise Failed(f'create: {out}')
 
-    def options(self, put=None):
+    def options(self, put=None, rescue=False):
         """
         The image as QEMU's tools take it.  Instead of the node of a file,
         there may be another.
@@ -103,6 +103,8 @@ class Image:
         if self.workload.discard:
             options['discard'] = 'unmap'
             options['discard-no-unref'] = False
+        if rescue:
+            options['zone-rescue'] = True
         return 'json:' + json.dumps(options)
 
     def header(self):
@@ -149,10 +151,11 @@ class Image:
         return zones, []
 
     def content(self, snapshot=None):
-        """All of the disk, as it is or was"""
+        """All data of the disk as it is, also of OFFLINE zones, or as it was"""
         moment = ('-l', snapshot) if snapshot else ()
         status, out = self.tool('qemu-img', 'convert', *SECRET, *moment,
-                                '-O', 'raw', self.options(), self.raw)
+                                '-O', 'raw',
+                                self.options(rescue=not snapshot), self.raw)
         if status:
             return None, [f'convert: {out}']
         with open(self.raw, 'rb') as f:
@@ -166,7 +169,7 @@ class Image:
         for zone in range(geo.conventional, geo.nr_zones):
             cond, wp = report[zone]
             room = geo.start(zone) + geo.cap(zone) - wp
-            if cond == FULL:
+            if cond not in (CLOSED, EMPTY):
                 continue
             if cond == EMPTY:
                 if geo.max_active and active >= geo.max_active:

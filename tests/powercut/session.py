@@ -11,9 +11,10 @@ import re
 import subprocess
 import zlib
 
-from history import NEVER, Generation, History, stamped
+from history import NEVER, OFFLINE, READ_ONLY, Generation, History, stamped
 
 PROMPT = b'qemu-io> '
+CONDITIONS = {None: 'normal', READ_ONLY: 'read-only', OFFLINE: 'offline'}
 SECRET = ('--object', 'secret,id=key,data=powercut')
 
 
@@ -49,6 +50,7 @@ class Disk:
         self.acked = {}         # zone -> end of what was answered, if not 0
         self.explicit = set()   # zones explicitly open
         self.finished = set()
+        self.bad = {}           # zone -> READ_ONLY or OFFLINE
         self.flying = set()     # offsets of writes at depth on their way
         self.depth = 0
         self.plain = len(self.history.plain_writes)     # answered
@@ -61,6 +63,9 @@ class Disk:
 
     def take_over(self):
         """Go on from where the history is, if it is one of an image found"""
+        for zone, changes in self.history.conditions.items():
+            if changes[-1][2]:
+                self.bad[zone] = changes[-1][2]
         for zone in self.sequential():
             generation = self.history.now(zone)
             if generation.finish[1] != NEVER:
@@ -127,13 +132,13 @@ class Disk:
                    for offset in self.flying)
 
     def room(self, zone):
-        """Bytes that can still be written, 0 if finished"""
-        return 0 if zone in self.finished else \
+        """Bytes that can still be written, 0 if finished or bad"""
+        return 0 if zone in self.finished or zone in self.bad else \
             self.geo.cap(zone) - self.wp(zone)
 
     def active(self):
         return {zone for zone in self.explicit.union(self.reserved)
-                if zone not in self.finished and
+                if zone not in self.finished and zone not in self.bad and
                 (self.acked.get(zone, 0) < self.geo.cap(zone))}
 
     def can_write(self, zone):
@@ -311,7 +316,8 @@ class Disk:
                                  range(first, first + count))))
 
     def reset_all(self):
-        self.reset_zones(self.sequential(), 0, self.geo.disk_size)
+        self.reset_zones([zone for zone in self.sequential()
+                          if zone not in self.bad], 0, self.geo.disk_size)
 
     def reset_zones(self, zones, offset, length):
         asked = self.position()
@@ -330,6 +336,39 @@ class Disk:
             self.acked.pop(zone, None)
             self.explicit.discard(zone)
             self.finished.discard(zone)
+
+    def can_be_normal(self, zone):
+        """Is there an active slot for a bad zone, if it needs one?"""
+        is_active = self.wp(zone) and zone not in self.finished and \
+            self.wp(zone) < self.geo.cap(zone) and \
+            zone >= self.geo.conventional
+        return not is_active or not self.geo.max_active or \
+            len(self.active()) < self.geo.max_active
+
+    def condition_command(self, zone, condition):
+        return f'zcn {self.offset(zone, 0)} {self.geo.length(zone)} ' \
+               f'{CONDITIONS[condition]}'
+
+    def set_condition(self, zone, condition):
+        """Make a zone READ_ONLY, OFFLINE or, with None, normal again"""
+        self.listen()
+        durable = self.durable_when_done()
+        change = [self.position(), NEVER, condition]
+        self.history.conditions[zone].append(change)
+        self.command(self.condition_command(zone, condition))
+        change[1] = self.position()
+        durable()
+        if self.in_flight(zone):
+            # answered, too, but qemu-io has not said so yet
+            self.drain()
+        self.condition_is_set(zone, condition)
+
+    def condition_is_set(self, zone, condition):
+        self.explicit.discard(zone)
+        if condition:
+            self.bad[zone] = condition
+        else:
+            self.bad.pop(zone, None)
 
     def end(self):
         """Close the disk, in good order"""

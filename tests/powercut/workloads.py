@@ -7,7 +7,7 @@ takes decisions from the random generator that it is given and from nowhere
 else.
 """
 
-from history import Geometry
+from history import OFFLINE, READ_ONLY, Geometry
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -417,6 +417,48 @@ def grow(disk, rng):
           Geometry(64 * KIB, 3, max_active=4, last=20 * KIB))
 def grow_64k(disk, rng):
     growing(disk, rng, 3, 12)
+
+
+@workload('zones that become READ-ONLY or OFFLINE, and normal again',
+          Geometry(16 * KIB, 140, conventional=2, max_open=3, max_active=4),
+          'cluster_size=4k', hold=0.3)
+def conditions(disk, rng):
+    # Blocks of the table have 64 zones: a slot moves from one to another.
+    for _ in range(80):
+        what = rng.random()
+        if what < 0.3:
+            make_room(disk, rng)
+            burst(disk, rng, rng.randint(1, 4), unit=512)
+        elif what < 0.5:
+            make_room(disk, rng)
+            zone = some_zone(disk, rng)
+            disk.write(zone, length(rng, disk, zone), wait=rng.random() < 0.5)
+        elif what < 0.55:
+            disk.plain_write(1, 512 * rng.randrange(24), 4 * KIB)
+        elif what < 0.8:
+            zone = rng.choice(sorted(disk.active()) or disk.sequential())
+            disk.set_condition(rng.choice((zone, zone, 0)),
+                               rng.choice((READ_ONLY, OFFLINE)))
+        elif what < 0.95 and disk.bad:
+            while len(disk.active()) < 4 and rng.random() < 0.9:
+                other = some_zone(disk, rng)
+                disk.write(other, length(rng, disk, other, most=2))
+            tight = [zone for zone in disk.bad if not disk.can_be_normal(zone)]
+            zone = rng.choice(tight or sorted(disk.bad))
+            if not disk.can_be_normal(zone):
+                # a slot that is free in memory, and not yet on disk
+                disk.flush()
+                filled = rng.choice(sorted(disk.active()))
+                if disk.can_write(filled) and rng.random() < 0.8:
+                    disk.write(filled, disk.room(filled))
+                else:
+                    disk.reset(filled)
+            disk.set_condition(zone, None)
+        elif what < 0.97:
+            disk.reset_all()
+        else:
+            disk.flush()
+    disk.drain()
 
 
 SMALL = Geometry(64 * KIB, 40, capacity=60 * KIB, conventional=2, max_open=4,
