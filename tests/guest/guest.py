@@ -167,7 +167,8 @@ def run(script: str, images: list[Path], *, timeout: float = 300,
         show: Callable[[str], None] | None = None,
         kill_at: str | None = None, formats: list[str] | None = None,
         threads: int = 0, properties: dict | None = None,
-        suites: bool = False, reboot: bool = False) -> Result:
+        suites: bool = False, reboot: bool = False,
+        monitor: str | None = None) -> Result:
     """
     Boot a guest that runs @script (a busybox shell's) and powers off.
 
@@ -177,7 +178,8 @@ def run(script: str, images: list[Path], *, timeout: float = 300,
     @threads serve the queues of the disks, or if there are none, the main loop
     does.  The disks are devices of these @properties.  For @suites there are
     the tools of suites.cpio and more RAM.  With @reboot the guest may reset the
-    machine, and begins again; else that ends QEMU.
+    machine, and begins again; else that ends QEMU.  @monitor is the path of a
+    socket for QMP.
     """
     begin = time.monotonic()
     lines = []
@@ -192,6 +194,8 @@ def run(script: str, images: list[Path], *, timeout: float = 300,
             command[command.index('-smp') + 1] = '1'
         if reboot:
             command.remove('-no-reboot')
+        if monitor:
+            command += ['-qmp', f'unix:{monitor},server=on,wait=off']
         with subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT) as qemu:
