@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import json
 import os
 from pathlib import Path
-import re
 import subprocess
 import sys
 from typing import Any, Iterable
@@ -18,10 +17,7 @@ PER_LINE = 64
 LEGEND = """\
 . empty   0-9 closed, tenths written   a-j open, tenths written   F full
 C conventional   R read-only   X offline"""
-SECTOR = 512
 UNITS = (('TiB', 1 << 40), ('GiB', 1 << 30), ('MiB', 1 << 20), ('KiB', 1 << 10))
-ZONE = re.compile(r'start: 0x(\w+), len 0x\w+, cap 0x(\w+), wptr 0x(\w+), '
-                  r'zcond:(\d+)')
 MAX_DRAWN = 1 << 16
 WIDTH = 1000         # of all columns of a picture
 EMPTY_COLOUR = '#eeeeee'
@@ -35,28 +31,26 @@ class State:
     colour: str     # of what is written, in a picture
 
 
-# By BlockZoneState's values, as qemu-io prints them
+# By the names of BlockdevZoneState
 STATES = {
-    0: State('conventional', 'C', '36', '#5fb3b3'),
-    1: State('empty', '.', '2', EMPTY_COLOUR),
-    2: State('implicitly open', 'abcdefghij', '32', '#2e9e4f'),
-    3: State('explicitly open', 'abcdefghij', '1;32', '#8ad14f'),
-    4: State('closed', '0123456789', '33', '#f09030'),
-    13: State('read-only', 'R', '35', '#9060c0'),
-    14: State('full', 'F', '34', '#2f6fb0'),
-    15: State('offline', 'X', '31', '#d03030'),
+    'conventional': State('conventional', 'C', '36', '#5fb3b3'),
+    'empty': State('empty', '.', '2', EMPTY_COLOUR),
+    'implicitly-open': State('implicitly open', 'abcdefghij', '32', '#2e9e4f'),
+    'explicitly-open': State('explicitly open', 'abcdefghij', '1;32',
+                             '#8ad14f'),
+    'closed': State('closed', '0123456789', '33', '#f09030'),
+    'read-only': State('read-only', 'R', '35', '#9060c0'),
+    'full': State('full', 'F', '34', '#2f6fb0'),
+    'offline': State('offline', 'X', '31', '#d03030'),
 }
 
 
 @dataclass(frozen=True)
 class Zone:
     state: State
-    capacity: int   # sectors
-    written: int    # sectors
-
-    @property
-    def has_wp(self) -> bool:
-        return self.state.name not in ('conventional', 'offline')
+    capacity: int   # bytes
+    written: int    # bytes
+    has_wp: bool
 
     @property
     def symbol(self) -> str:
@@ -70,7 +64,7 @@ def run(*command: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True)
     except OSError as error:
         sys.exit(f'zone-map: cannot run {command[0]}: {error.strerror} '
-                 '(set QEMU_BUILD or --qemu-io)')
+                 '(set QEMU_BUILD or --qemu-img)')
     if done.returncode:
         sys.exit(f'zone-map: {done.stderr or done.stdout}'.rstrip())
     return done.stdout
@@ -84,14 +78,12 @@ def human(size: int) -> str:
 
 
 def parse(report: str) -> list[Zone]:
-    """Return the zones that qemu-io has printed"""
-    zones = []
-    for match in ZONE.finditer(report):
-        start, capacity, wp = (int(field, 16) for field in match.groups()[:3])
-        # A full zone's pointer is at the end of the zone, past its capacity.
-        zones.append(Zone(STATES[int(match[4])], capacity,
-                          min(wp - start, capacity)))
-    return zones
+    """Return the zones that qemu-img has printed"""
+    # A full zone's pointer is at the end of the zone, past its capacity.
+    return [Zone(STATES[zone['state']], zone['capacity'],
+                 min(zone.get('write-pointer', zone['start']) - zone['start'],
+                     zone['capacity']), 'write-pointer' in zone)
+            for zone in json.loads(report)]
 
 
 def summary(zones: list[Zone], geometry: dict[str, Any]) -> str:
@@ -100,7 +92,7 @@ def summary(zones: list[Zone], geometry: dict[str, Any]) -> str:
     return (f'{len(zones)} zones of {human(geometry["size"])}, capacity '
             f'{human(geometry["capacity"])}: '
             + ', '.join(f'{count} {name}' for name, count in counts.items())
-            + f'; {human(written * SECTOR)} below write pointers')
+            + f'; {human(written)} below write pointers')
 
 
 def print_map(zones: list[Zone], first: int, colour: bool) -> None:
@@ -155,8 +147,8 @@ def draw(zones: list[Zone], first: int, title: str, target: Path) -> None:
                                    room * part), zone.state.colour)
             ElementTree.SubElement(shape, 'title').text = (
                 f'zone {first + begin + i}: {zone.state.name}'
-                + (f', {human(zone.written * SECTOR)} of '
-                   f'{human(zone.capacity * SECTOR)} written'
+                + (f', {human(zone.written)} of '
+                   f'{human(zone.capacity)} written'
                    if zone.has_wp else ''))
 
     x = left
@@ -176,8 +168,8 @@ def main() -> None:
         description=__doc__, epilog=LEGEND,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('image', help='qcow2 file that no one is writing to')
-    parser.add_argument('--qemu-io', help='default: in $QEMU_BUILD or the PATH; '
-                        'qemu-img is taken from the same place')
+    parser.add_argument('--qemu-img',
+                        help='default: in $QEMU_BUILD or the PATH')
     parser.add_argument('--first', type=int, default=0, metavar='ZONE',
                         help='number of the first zone to draw (default: 0)')
     parser.add_argument('--count', type=int, metavar='ZONES',
@@ -187,9 +179,8 @@ def main() -> None:
     parser.add_argument('--svg', type=Path, metavar='FILE',
                         help='draw a picture, too')
     args = parser.parse_args()
-    qemu_io = args.qemu_io or os.path.join(os.environ.get('QEMU_BUILD', ''),
-                                           'qemu-io')
-    qemu_img = str(Path(qemu_io).with_name('qemu-img'))
+    qemu_img = args.qemu_img or os.path.join(os.environ.get('QEMU_BUILD', ''),
+                                             'qemu-img')
 
     info = json.loads(run(qemu_img, 'info', '--output=json', '-f', 'qcow2',
                           args.image))
@@ -207,12 +198,9 @@ def main() -> None:
         sys.exit(f'zone-map: {count} zones are more than the {MAX_DRAWN} of a '
                  'picture: choose some with --first and --count')
 
-    report = run(qemu_io, '-r', '-f', 'qcow2',
-                 '-c', f'zrp {first * geometry["size"]} {count}', args.image)
-    zones = parse(report)
-    if len(zones) != count:
-        sys.exit(f'zone-map: no report of {count} zones from qemu-io:\n'
-                 f'{report}'.rstrip())
+    zones = parse(run(qemu_img, 'zones', '--output=json', '-f', 'qcow2',
+                      '--first', str(first), '--count', str(count),
+                      args.image))
 
     print_map(zones, first, args.color == 'always' or
               (args.color == 'auto' and sys.stdout.isatty()))
