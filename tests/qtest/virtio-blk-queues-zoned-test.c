@@ -2,10 +2,10 @@
  * QTest testcase for zoned virtio-blk devices with several queues
  *
  * Keeps four queues busy with random requests to the same zones, while the
- * machine is stopped, the image is reopened, and the device is reset or
- * unplugged.  What each reply, report and sector may be follows from what was
- * sent and answered before; only what a reset of a zone or of the device has
- * met in flight is left to chance.
+ * machine is stopped, the image is reopened, the disk grows, and the device is
+ * reset or unplugged.  What each reply, report and sector may be follows from
+ * what was sent and answered before; only what a reset of a zone or of the
+ * device has met in flight is left to chance.
  *
  * ZONE_STRESS=N does N times as much.
  *
@@ -38,7 +38,7 @@
 
 #define NR_QUEUES       4
 #define DEPTH           16      /* requests in flight in each */
-#define NR_ROUNDS       7       /* one for each event */
+#define NR_ROUNDS       8       /* one for each event */
 #define ROUND_REQUESTS  4000
 
 /* The disk, in sectors; a zone has less capacity than it is long */
@@ -148,6 +148,7 @@ static QVirtioDevice *dev;
 static GRand *rng;
 static Queue queues[NR_QUEUES];
 static Zone zones[NR_ZONES];
+static unsigned nr_new_zones;   /* after these, all EMPTY */
 static uint32_t owners[NR_ZONES * ZONE];    /* data of each sector, or 0 */
 static GArray *datas;
 static unsigned in_flight;
@@ -1024,11 +1025,12 @@ static void check_counts(const struct virtio_blk_zone_descriptor *descs)
             total += n[state];
         }
     }
-    g_assert_cmpint(total, ==, NR_ZONES);
+    g_assert_cmpint(total, ==, NR_ZONES + nr_new_zones);
     g_assert_cmpint(n[VIRTIO_BLK_ZS_NOT_WP], ==, FIRST_WRITTEN);
     nr_open = n[VIRTIO_BLK_ZS_IOPEN] + n[VIRTIO_BLK_ZS_EOPEN];
     g_assert_cmpint(nr_open, <=, MAX_OPEN);
     g_assert_cmpint(nr_open + n[VIRTIO_BLK_ZS_CLOSED], <=, MAX_ACTIVE);
+    n[VIRTIO_BLK_ZS_EMPTY] -= nr_new_zones;
     for (uint32_t zone = 0; descs && zone < NR_ZONES; zone++) {
         n[descs[zone].z_state]--;
     }
@@ -1212,9 +1214,22 @@ static void look_at_counts(void)
     }
 }
 
+static void grow(void)
+{
+    for (int i = 0; i < 8; i++) {
+        reset_all_zones();
+        nr_new_zones += below(100);
+        qtest_qmp_assert_success(
+            qts, "{ 'execute': 'block_resize', 'arguments': {"
+                 "  'node-name': 'top', 'size': %" PRId64 " } }",
+            (int64_t)(NR_ZONES + nr_new_zones) * ZONE * SECTOR);
+        send_requests(ROUND_REQUESTS / 16);
+    }
+}
+
 static void (*const events[])(void) = {
     stop_and_cont, reset_device, reopen, unplug_and_plug, throttle,
-    reset_all_zones, look_at_counts,
+    reset_all_zones, look_at_counts, grow,
 };
 
 /* Tests */
@@ -1277,6 +1292,7 @@ static void begin(void)
     Data none = { .fate = REFUSED };
 
     in_flight = 0;
+    nr_new_zones = 0;
     nr_requests = nr_lost = 0;
     memset(replies, 0, sizeof(replies));
     memset(queues, 0, sizeof(queues));
