@@ -648,7 +648,7 @@ int coroutine_fn qcow2_zoned_store_condition(BlockDriverState *bs,
 
     ret = stage_condition(bs, condition, range);
     if (ret >= 0) {
-        ret = write_staged(bs);
+        ret = write_staged(bs, 0);
     }
     if (ret >= 0) {
         ret = flush_image_file(bs);
