@@ -59,9 +59,6 @@ bool qcow2_zoned_check_backing(BlockDriverState *bs, BlockDriverState *backing,
     Qcow2Zoned *z = qcow2_zoned_of(bs);
     BlockDriverState *base = bdrv_skip_filters(backing);
 
-    if (!z) {
-        return true;
-    }
     if (base->drv != &bdrv_qcow2 || !qcow2_zoned_of(base)) {
         error_setg(errp, "Zoned image '%s' cannot have the backing image '%s', "
                    "which is no zoned qcow2 image", bs->filename,
@@ -223,9 +220,9 @@ qcow2_zoned_load_backing(BlockDriverState *file,
     if (!blk) {
         return NULL;
     }
-    WITH_GRAPH_RDLOCK_GUARD() {
-        t = load_zones(blk_bs(blk), errp);
-    }
+    bdrv_graph_co_rdlock();
+    t = load_zones(blk_bs(blk), errp);
+    bdrv_graph_co_rdunlock();
     blk_co_unref(blk);
     return t;
 }

@@ -831,6 +831,7 @@ static ZoneTable *coroutine_fn
 first_zones(BlockDriverState *bs, const BlockdevCreateOptionsQcow2 *opts,
             const ZoneGeometry *geo, Error **errp)
 {
+    BlockDriverState *file;
     ZoneTable *t;
 
     if (!opts->backing_file) {
@@ -841,7 +842,12 @@ first_zones(BlockDriverState *bs, const BlockdevCreateOptionsQcow2 *opts,
         }
         return t;
     }
-    t = qcow2_zoned_load_backing(bs->file->bs, opts, errp);
+
+    bdrv_graph_co_rdlock();
+    file = bs->file->bs;
+    bdrv_graph_co_rdunlock();
+
+    t = qcow2_zoned_load_backing(file, opts, errp);
     if (t && !qcow2_zoned_same_geometry(geo, zone_table_geometry(t),
                                         opts->backing_file, errp)) {
         /* It is not what it was when the options were checked. */
@@ -916,9 +922,9 @@ int coroutine_fn qcow2_zoned_co_create(BlockDriverState *bs,
     if (!t) {
         return -EINVAL;
     }
-    WITH_GRAPH_RDLOCK_GUARD() {
-        ret = create_table(bs, opts, t, errp);
-    }
+    bdrv_graph_co_rdlock();
+    ret = create_table(bs, opts, t, errp);
+    bdrv_graph_co_rdunlock();
     zone_table_free(t);
     return ret;
 }
