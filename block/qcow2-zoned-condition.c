@@ -24,7 +24,7 @@ static void explain(Qcow2Zoned *z, int ret, uint32_t slots, uint32_t active,
                    PRIu32 " are active, and zone.max_active_zones is %" PRIu32,
                    slots, active, z->geo.max_active);
     } else {
-        error_setg_errno(errp, -ret, "Range is not whole zones");
+        error_setg(errp, "Range is not whole zones");
     }
 }
 
