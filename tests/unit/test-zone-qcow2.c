@@ -155,8 +155,26 @@ typedef struct Worker {
     AioContext *ctx;
     unsigned id;
     int64_t offsets[APPENDS];
+    bool zones_go_bad;
     int *running;
 } Worker;
+
+/* Append a block to @zone, and again as long as the zone is bad. */
+static int64_t coroutine_fn append_block(Worker *w, unsigned zone,
+                                         QEMUIOVector *qiov)
+{
+    int64_t offset = zone * ZONE_SIZE;
+    int ret = blk_co_zone_append(w->blk, &offset, qiov, 0);
+
+    while (ret == -EINVAL && w->zones_go_bad) {
+        aio_co_schedule(w->ctx, qemu_coroutine_self());
+        qemu_coroutine_yield();
+        offset = zone * ZONE_SIZE;
+        ret = blk_co_zone_append(w->blk, &offset, qiov, 0);
+    }
+    g_assert_cmpint(ret, ==, 0);
+    return offset;
+}
 
 static void coroutine_fn append_all(void *opaque)
 {
@@ -165,13 +183,8 @@ static void coroutine_fn append_all(void *opaque)
     QEMUIOVector qiov = QEMU_IOVEC_INIT_BUF(qiov, buf, BLOCK);
 
     for (unsigned i = 0; i < APPENDS; i++) {
-        int64_t offset = (w->id + i) % SHARED_ZONES * ZONE_SIZE;
-        int ret;
-
         fill_block(buf, w->id, i);
-        ret = blk_co_zone_append(w->blk, &offset, &qiov, 0);
-        g_assert_cmpint(ret, ==, 0);
-        w->offsets[i] = offset;
+        w->offsets[i] = append_block(w, (w->id + i) % SHARED_ZONES, &qiov);
         if (i % 8 == w->id % 8) {
             g_assert_cmpint(blk_co_flush(w->blk), ==, 0);
         }
@@ -210,6 +223,41 @@ static void coroutine_fn cycle_zone(void *opaque)
     aio_wait_kick();
 }
 
+static void coroutine_fn set_condition(Worker *w, unsigned zone,
+                                       BlockdevZoneCondition condition)
+{
+    GRAPH_RDLOCK_GUARD();
+    g_assert_cmpint(bdrv_co_zone_set_condition(blk_bs(w->blk),
+                                               zone * ZONE_SIZE, ZONE_SIZE,
+                                               condition, &error_abort), ==, 0);
+}
+
+/* One shared zone after the other is bad for a while. */
+static void coroutine_fn spoil_zones(void *opaque)
+{
+    Worker *w = opaque;
+
+    for (unsigned i = 0; i < APPENDS; i++) {
+        unsigned zone = i % SHARED_ZONES;
+        BlockZoneDescriptor before, after;
+        unsigned int n = 1;
+
+        set_condition(w, zone, i % 2 ? BLOCKDEV_ZONE_CONDITION_READ_ONLY
+                                     : BLOCKDEV_ZONE_CONDITION_OFFLINE);
+        g_assert_cmpint(blk_co_zone_report(w->blk, zone * ZONE_SIZE, &n,
+                                           &before), ==, 0);
+        g_assert_cmpint(before.state, ==, i % 2 ? BLK_ZS_RDONLY
+                                                : BLK_ZS_OFFLINE);
+        g_assert_cmpint(blk_co_flush(w->blk), ==, 0);
+        g_assert_cmpint(blk_co_zone_report(w->blk, zone * ZONE_SIZE, &n,
+                                           &after), ==, 0);
+        g_assert_cmpuint(after.wp, ==, before.wp);
+        set_condition(w, zone, BLOCKDEV_ZONE_CONDITION_NORMAL);
+    }
+    qatomic_dec(w->running);
+    aio_wait_kick();
+}
+
 static void check_threads(BlockBackend *blk, Worker *workers, unsigned n)
 {
     g_autofree bool *taken = g_new0(bool, NR_ZONES * ZONE_BLOCKS);
@@ -231,7 +279,8 @@ static void check_threads(BlockBackend *blk, Worker *workers, unsigned n)
     }
 }
 
-static void test_threads_share_zones(void)
+/* Workers that append, and @other, which does something else */
+static void run_threads(CoroutineEntry *other, bool zones_go_bad)
 {
     enum { N = THREADS * WORKERS };
     BlockBackend *blk = new_image(",zone.max_open_zones=5");
@@ -249,10 +298,11 @@ static void test_threads_share_zones(void)
             .blk = blk,
             .ctx = iothread_get_aio_context(threads[i % THREADS]),
             .id = i,
+            .zones_go_bad = zones_go_bad,
             .running = &running,
         };
         aio_co_schedule(w->ctx, qemu_coroutine_create(i < N ? append_all
-                                                            : cycle_zone, w));
+                                                            : other, w));
     }
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&running) > 0);
     for (unsigned i = 0; i < THREADS; i++) {
@@ -264,6 +314,16 @@ static void test_threads_share_zones(void)
     blk = open_image();
     check_threads(blk, workers, N);
     blk_unref(blk);
+}
+
+static void test_threads_share_zones(void)
+{
+    run_threads(cycle_zone, false);
+}
+
+static void test_threads_share_bad_zones(void)
+{
+    run_threads(spoil_zones, true);
 }
 
 /* A zone request of each kind, in flight */
@@ -467,6 +527,8 @@ int main(int argc, char **argv)
                     test_appends_in_flight);
     g_test_add_func("/zone-qcow2/threads-share-zones-and-lose-nothing",
                     test_threads_share_zones);
+    g_test_add_func("/zone-qcow2/threads-lose-nothing-to-zones-that-are-bad-"
+                    "for-a-while", test_threads_share_bad_zones);
     g_test_add_func("/zone-qcow2/drain-waits-for-zone-requests", test_drain);
     g_test_add_func("/zone-qcow2/throttling-holds-for-appends",
                     test_throttling);
