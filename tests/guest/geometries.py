@@ -67,7 +67,8 @@ ALL = tuple(GEOMETRIES)
 SEVERAL = tuple(name for name in ALL if name != 'one')
 
 # Not here, because it cannot be: a file system on a single zone; dm-zoned with
-# zones whose capacity is below their size; of dm-linear, one part of one zone.
+# zones whose capacity is below their size, or (says dmzadm) with a short last
+# zone; of dm-linear, one part of one zone.
 SUITES = {
     'blkzone': ALL,
     'zbd': ALL,
@@ -78,5 +79,5 @@ SUITES = {
     'btrfs': SEVERAL,
     'dm-linear': SEVERAL,
     'dm-crypt': SEVERAL,
-    'dm-zoned': ('unlimited', 'short', '4k'),
+    'dm-zoned': ('unlimited', '4k'),
 }
