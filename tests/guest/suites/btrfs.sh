@@ -2,6 +2,10 @@
 #
 # btrfs with -O zoned
 
+# An I/O error is what it makes of no room for what is written back.  One of the
+# disk's would be in the kernel's log as well.
+FULL="No space left|I/O error"
+
 mount_fs() { mount -t btrfs $DISK /mnt; }
 check_fs() { btrfs check $DISK; }
 

@@ -4,13 +4,15 @@
 # of writes.
 
 MAPPED=/dev/dm-0
+[ $LAST_LENGTH = $ZONE ] && ZONES=$NR_ZONES || ZONES=$((NR_ZONES - 1))
 KEY=$(seq 100 163 | cut -c 2- | tr -d '\n')     # 64 bytes in hexadecimal
 
 map() {
     modprobe aesni_intel
     modprobe xts
     modprobe dm-crypt
-    echo "0 $(blockdev --getsz $DISK) crypt aes-xts-plain64 $KEY 0 $DISK 0" |
+    # device-mapper takes no short last zone
+    echo "0 $((ZONES * ZONE)) crypt aes-xts-plain64 $KEY 0 $DISK 0" |
         dmsetup create secret
 }
 
@@ -22,7 +24,7 @@ mount_zonefs() {
 use() {
     step "map"
     does "dmsetup create" map || return
-    is "zones of the mapped disk" $NR_ZONES \
+    is "zones of the mapped disk" $ZONES \
         "$(blkzone report $MAPPED | grep -cE '\((em|nw)\)')"
     is "a zone's conditions" "oi cl oe fu em oe em" \
         "$(walk $MAPPED $CONVENTIONAL write close open finish reset open close)"

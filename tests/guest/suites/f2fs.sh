@@ -9,6 +9,8 @@ else
     MAIN=$DISK
     DEVICES=$DISK
 fi
+FULL="No space left"
+
 mount_fs() { mount -t f2fs $MAIN /mnt; }
 
 # Where capacity is below size, fsck.f2fs 1.16 counts other free segments than

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # What f2fs.sh and btrfs.sh do with files.  Of the file system they have:
-# load_modules, make_fs, mount_fs, check_fs, collect_garbage.
+# load_modules, make_fs, mount_fs, check_fs, collect_garbage; and in FULL what a
+# program is told when there is no room.
 
 # Of a file: 4 MiB, those of make_data turned by the file's number
 content() {
@@ -19,7 +20,7 @@ fill() {
         number=$((number + 1))
     done
     if [ "$FILL" = 0 ]; then
-        does "full: ENOSPC" grep "No space left" /tmp/errors
+        does "full: $FULL" grep -E "$FULL" /tmp/errors
     else
         is "$FILL MiB are written" "" "$(cat /tmp/errors)"
     fi
@@ -74,6 +75,8 @@ use() {
     mount_fs
     step "a mounted file system for the power cut"
     does "delete" delete "*[78]"
+    sync
+    collect_garbage
     list >/tmp/list
     cp /tmp/list /mnt/list
     content 999 >/mnt/999
