@@ -127,7 +127,7 @@ repair_entry(BlockDriverState *bs, const TableCheck *check, uint32_t zone,
     uint64_t wp = qcow2_zoned_decode(entry, &attributes);
 
     if (!zone_table_repair(t, zone, &wp, &attributes)) {
-        if (check->mapping_is_good && !bs->backing_file[0] &&
+        if (check->mapping_is_good && !bs->backing_file[0] && !bs->backing &&
             !has_clusters(bs, start, limit)) {
             wp = start;
         } else {

@@ -103,11 +103,50 @@ write_first_sector(BlockDriverState *bs, const ZoneGeometry *geo,
 }
 
 static int coroutine_mixed_fn GRAPH_RDLOCK
+write_place_of_l1(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint8_t data[12];
+
+    stl_be_p(data, s->l1_size);
+    stq_be_p(data + 4, s->l1_table_offset);
+    return bdrv_pwrite_sync(bs->file, offsetof(QCowHeader, l1_size),
+                            sizeof(data), data, 0);
+}
+
+int coroutine_mixed_fn qcow2_zoned_put_back_l1(BlockDriverState *bs,
+                                               uint64_t failed_offset,
+                                               uint64_t failed_size)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    int ret = write_place_of_l1(bs);
+
+    if (ret < 0) {
+        z->failed_l1_offset = failed_offset;
+        z->failed_l1_size = failed_size;
+    }
+    return ret;
+}
+
+static int coroutine_mixed_fn GRAPH_RDLOCK
 settle_size_locked(BlockDriverState *bs)
 {
     Qcow2Zoned *z = qcow2_zoned_of(bs);
-    int ret = write_first_sector(bs, &z->geo, z->table_offset);
+    int ret;
 
+    if (z->failed_l1_offset) {
+        ret = write_place_of_l1(bs);
+        if (ret < 0) {
+            return ret;
+        }
+        qcow2_free_clusters(bs, z->failed_l1_offset, z->failed_l1_size,
+                            QCOW2_DISCARD_OTHER);
+        z->failed_l1_offset = 0;
+    }
+    if (!z->failed_table_offset) {
+        return 0;
+    }
+    ret = write_first_sector(bs, &z->geo, z->table_offset);
     if (ret >= 0) {
         qcow2_free_clusters(bs, z->failed_table_offset, z->failed_table_size,
                             QCOW2_DISCARD_OTHER);
@@ -121,7 +160,7 @@ int coroutine_mixed_fn qcow2_zoned_settle_size(BlockDriverState *bs)
     BDRVQcow2State *s = bs->opaque;
     int ret;
 
-    if (!s->zoned->failed_table_offset) {
+    if (!qcow2_zoned_header_is_off(bs)) {
         return 0;
     }
     if (!qemu_in_coroutine()) {
@@ -342,7 +381,8 @@ int coroutine_fn qcow2_zoned_co_grow(BlockDriverState *bs, int64_t disk_size,
                                      bool exact, PreallocMode prealloc,
                                      Error **errp)
 {
-    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2Zoned *z = s->zoned;
     ZoneRange last = { .count = 1 };
     int ret;
 
@@ -353,7 +393,13 @@ int coroutine_fn qcow2_zoned_co_grow(BlockDriverState *bs, int64_t disk_size,
         return -ENOTSUP;
     }
 
-    if (bs->backing_file[0]) {
+    if (s->nb_snapshots) {
+        error_setg(errp, "A disk that has internal snapshots, here %u, cannot "
+                   "be resized: it could not go back to them",
+                   s->nb_snapshots);
+        return -ENOTSUP;
+    }
+    if (bs->backing_file[0] || bs->backing) {
         error_setg(errp, "An overlay has the size of its backing image, which "
                    "is %" PRIu64 " bytes", z->geo.disk_size);
         return -ENOTSUP;

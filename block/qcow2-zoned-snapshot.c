@@ -442,6 +442,11 @@ int qcow2_zoned_snapshot_delete(BlockDriverState *bs, const char *snapshot_id,
     if (!qcow2_zoned_of(bs)) {
         return qcow2_snapshot_delete(bs, snapshot_id, name, errp);
     }
+    if (has_data_file(bs)) {
+        error_setg(errp, "Images with an external data file cannot have "
+                   "internal snapshots");
+        return -ENOTSUP;
+    }
     ret = begin_refcounts(bs, &is_ours);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not mark the image as dirty");
@@ -801,6 +806,8 @@ int qcow2_zoned_snapshot_goto(BlockDriverState *bs, const QCowSnapshot *sn)
     if (!qcow2_has_zones(bs)) {
         return -ENOTSUP;
     }
+
+    bdrv_drained_begin(bs);
     t = load_snapshot_table(bs, sn, &nr_bad, &local_err);
     if (t && nr_bad) {
         error_setg(&local_err, "Zone table of snapshot '%s' has %" PRIu32
@@ -808,15 +815,13 @@ int qcow2_zoned_snapshot_goto(BlockDriverState *bs, const QCowSnapshot *sn)
     }
     if (local_err) {
         error_report_err(local_err);
-        zone_table_free(t);
-        return -EINVAL;
-    }
-
-    bdrv_drained_begin(bs);
-    ret = begin_refcounts(bs, &is_ours);
-    if (ret >= 0) {
-        ret = go_back(bs, sn, t);
-        end_refcounts(bs, is_ours, ret);
+        ret = -EINVAL;
+    } else {
+        ret = begin_refcounts(bs, &is_ours);
+        if (ret >= 0) {
+            ret = go_back(bs, sn, t);
+            end_refcounts(bs, is_ours, ret);
+        }
     }
     bdrv_drained_end(bs);
     if (ret < 0) {

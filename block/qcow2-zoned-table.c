@@ -33,12 +33,11 @@ typedef enum StagedEntries {
 } StagedEntries;
 
 /*
- * Write the blocks of @chunk that have changed, in as few pieces as can be.
- * Returns how many these were, or -errno.
+ * Write the blocks of @chunk that have changed, in as few pieces as can be; if
+ * @flushed, with a flush before and after each, in coroutines only.  Returns how many these were, or -errno.
  */
 static int coroutine_mixed_fn GRAPH_RDLOCK
-write_chunk(BlockDriverState *bs, Qcow2ZonedChunk *chunk,
-            BdrvRequestFlags flags)
+write_chunk(BlockDriverState *bs, Qcow2ZonedChunk *chunk, bool flushed)
 {
     Qcow2Zoned *z = qcow2_zoned_of(bs);
     uint64_t chunk_offset = z->table_offset +
@@ -49,13 +48,17 @@ write_chunk(BlockDriverState *bs, Qcow2ZonedChunk *chunk,
     while ((first = find_next_bit(chunk->dirty, QCOW2_ZONED_CHUNK_BLOCKS,
                                   end)) < QCOW2_ZONED_CHUNK_BLOCKS) {
         uint64_t pos = first * z->block_size;
+        int64_t offset, bytes;
+        const uint8_t *buf;
         int ret;
 
         end = find_next_zero_bit(chunk->dirty, QCOW2_ZONED_CHUNK_BLOCKS,
                                  first);
-        ret = bdrv_pwrite(bs->file, chunk_offset + pos,
-                          (end - first) * z->block_size,
-                          (uint8_t *)chunk->entries + pos, flags);
+        offset = chunk_offset + pos;
+        bytes = (end - first) * z->block_size;
+        buf = (uint8_t *)chunk->entries + pos;
+        ret = flushed ? bdrv_co_flush_pwrite_sync(bs->file, offset, bytes, buf)
+                      : bdrv_pwrite(bs->file, offset, bytes, buf, 0);
         if (ret < 0) {
             return ret;
         }
@@ -74,7 +77,7 @@ load_chunk(BlockDriverState *bs, uint32_t number, Qcow2ZonedChunk *chunk)
     int ret;
 
     if (chunk->entries) {
-        ret = write_chunk(bs, chunk, 0);
+        ret = write_chunk(bs, chunk, false);
         if (ret < 0) {
             return ret;
         }
@@ -169,7 +172,7 @@ stage_entry(BlockDriverState *bs, uint32_t zone, uint64_t new_entry,
  * Returns the number of writes, or -errno.
  */
 static int coroutine_mixed_fn GRAPH_RDLOCK
-write_staged(BlockDriverState *bs, BdrvRequestFlags flags)
+write_staged(BlockDriverState *bs, bool flushed)
 {
     Qcow2Zoned *z = qcow2_zoned_of(bs);
     int ret = qcow2_zoned_settle_size(bs);
@@ -179,7 +182,7 @@ write_staged(BlockDriverState *bs, BdrvRequestFlags flags)
         return ret;
     }
     for (int i = 0; i < QCOW2_ZONED_CHUNKS; i++) {
-        ret = write_chunk(bs, &z->chunks[i], flags);
+        ret = write_chunk(bs, &z->chunks[i], flushed);
         if (ret < 0) {
             return ret;
         }
@@ -303,7 +306,7 @@ static int coroutine_mixed_fn GRAPH_RDLOCK store_snapshot(BlockDriverState *bs)
     if (ret > 0) {
         ret = stage_snapshot(bs, STAGE_LEAVING);
         if (ret >= 0) {
-            ret = write_staged(bs, 0);
+            ret = write_staged(bs, false);
         }
         if (ret >= 0) {
             ret = flush_image_file(bs);
@@ -313,7 +316,7 @@ static int coroutine_mixed_fn GRAPH_RDLOCK store_snapshot(BlockDriverState *bs)
         ret = stage_snapshot(bs, STAGE_ALL);
     }
     if (ret >= 0) {
-        ret = write_staged(bs, 0);
+        ret = write_staged(bs, false);
     }
     return ret < 0 ? ret : 0;
 }
@@ -351,7 +354,7 @@ static int coroutine_mixed_fn GRAPH_RDLOCK take_back_open(BlockDriverState *bs)
             return ret;
         }
     }
-    ret = write_staged(bs, 0);
+    ret = write_staged(bs, false);
     if (ret < 0) {
         return ret;
     }
@@ -389,7 +392,7 @@ static bool fits_one_write(BlockDriverState *bs)
  * as its trips to the thread pool.  Returns 1 if all is durable, and 0 if it
  * could not be done this way.
  */
-static int coroutine_mixed_fn GRAPH_RDLOCK
+static int coroutine_fn GRAPH_RDLOCK
 store_in_one_write(BlockDriverState *bs)
 {
     Qcow2Zoned *z = qcow2_zoned_of(bs);
@@ -401,7 +404,7 @@ store_in_one_write(BlockDriverState *bs)
     }
     ret = stage_snapshot(bs, STAGE_ALL);
     if (ret >= 0) {
-        ret = write_staged(bs, BDRV_REQ_PREFLUSH | BDRV_REQ_FUA);
+        ret = write_staged(bs, true);
     }
     if (ret < 0) {
         z->table_is_off = true;
@@ -437,6 +440,9 @@ static int coroutine_fn GRAPH_RDLOCK store_dirty_zones(BlockDriverState *bs)
     ret = qcow2_write_caches(bs);
     qemu_co_mutex_unlock(&s->lock);
 
+    if (ret >= 0) {
+        ret = qcow2_zoned_settle_size(bs);
+    }
     if (ret >= 0 && z->snapshot->len) {
         ret = fits_one_write(bs) ? store_in_one_write(bs) : 0;
         if (!ret) {
@@ -466,7 +472,7 @@ int coroutine_fn qcow2_zoned_unstage(BlockDriverState *bs)
     int ret = store_dirty_zones(bs);
 
     if (ret >= 0) {
-        ret = write_staged(bs, 0);
+        ret = write_staged(bs, false);
     }
     if (ret >= 0) {
         ret = flush_image_file(bs);
@@ -566,7 +572,7 @@ int coroutine_fn qcow2_zoned_store_op(BlockDriverState *bs, BlockZoneOp op,
 
     ret = stage_range(bs, op, range);
     if (ret >= 0) {
-        ret = write_staged(bs, 0);
+        ret = write_staged(bs, false);
     }
     if (ret >= 0) {
         ret = flush_image_file(bs);
@@ -648,7 +654,7 @@ int coroutine_fn qcow2_zoned_store_condition(BlockDriverState *bs,
 
     ret = stage_condition(bs, condition, range);
     if (ret >= 0) {
-        ret = write_staged(bs, 0);
+        ret = write_staged(bs, false);
     }
     if (ret >= 0) {
         ret = flush_image_file(bs);
@@ -695,7 +701,7 @@ store_explicitly_open(BlockDriverState *bs)
             }
         }
     }
-    return write_staged(bs, 0);
+    return write_staged(bs, false);
 }
 
 int coroutine_mixed_fn qcow2_zoned_inactivate(BlockDriverState *bs)
@@ -713,7 +719,7 @@ int coroutine_mixed_fn qcow2_zoned_inactivate(BlockDriverState *bs)
 
     zone_writes_take_dirty(&z->writes, z->snapshot);
     if (!z->snapshot->len && !z->handing_over && !tells_of_open(bs) &&
-        !z->failed_table_offset) {
+        !qcow2_zoned_header_is_off(bs)) {
         return 0;
     }
     ret = qcow2_write_caches(bs);

@@ -11,6 +11,7 @@
 #include "block/block-io.h"
 #include "block/block_int.h"
 #include "block/qdict.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-visit-block-core.h"
 #include "qapi/qobject-input-visitor.h"
@@ -134,6 +135,10 @@ int coroutine_fn qcow2_zoned_read_ext(BlockDriverState *bs, uint64_t offset,
     Qcow2ZonedExt ext;
     int ret;
 
+    if (s->zoned) {
+        error_setg(errp, "Image has two zoned header extensions");
+        return -EINVAL;
+    }
     if (len < sizeof(ext)) {
         error_setg(errp, "Zoned header extension is %" PRIu32 " bytes long, "
                    "less than the %zu it needs", len, sizeof(ext));
@@ -147,7 +152,6 @@ int coroutine_fn qcow2_zoned_read_ext(BlockDriverState *bs, uint64_t offset,
         return ret;
     }
 
-    qcow2_zoned_close(bs);
     memcpy(&ext, buf, sizeof(ext));
     s->zoned = zoned_new(&ext);
     s->zoned->ext_rest_len = len - sizeof(ext);
@@ -460,6 +464,43 @@ open_for_rescue(BlockDriverState *bs, bool table_has_place, Error **errp)
     return ret;
 }
 
+static BlockZoneCounts *count_states(const ZoneTable *t)
+{
+    ZoneCounts counts = zone_table_count(t);
+    BlockZoneCounts *states = g_new(BlockZoneCounts, 1);
+
+    *states = (BlockZoneCounts) {
+        .conventional       = counts.not_wp,
+        .empty              = counts.empty,
+        .implicitly_open    = counts.implicitly_open,
+        .explicitly_open    = counts.explicitly_open,
+        .closed             = counts.closed,
+        .full               = counts.full,
+        .read_only          = counts.read_only,
+        .offline            = counts.offline,
+    };
+    return states;
+}
+
+/* What is said of the zones where nobody may deal with them, if anything */
+static void coroutine_fn GRAPH_RDLOCK sum_up(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+    ZoneTable *t = zone_table_new(&z->geo);
+    Error *bad_entry = NULL;
+
+    if (t && qcow2_zoned_load_table(bs, t, NULL, bad_entry_at_open,
+                                    &bad_entry) >= 0) {
+        z->states = count_states(t);
+        for (uint32_t zone = z->geo.nr_conventional; zone < z->geo.nr_zones;
+             zone++) {
+            z->written += zone_table_wp(t, zone) - zone_table_start(t, zone);
+        }
+    }
+    error_free(bad_entry);
+    zone_table_free(t);
+}
+
 int coroutine_fn qcow2_zoned_open(BlockDriverState *bs, int flags,
                                   Error **errp)
 {
@@ -491,7 +532,13 @@ int coroutine_fn qcow2_zoned_open(BlockDriverState *bs, int flags,
         error_append_hint(errp, RESCUE_HINT);
         return -EINVAL;
     }
-    if (flags & (BDRV_O_NO_IO | BDRV_O_CHECK)) {
+    if (flags & BDRV_O_CHECK) {
+        return 0;
+    }
+    if (flags & BDRV_O_NO_IO) {
+        if (table_has_place) {
+            sum_up(bs);
+        }
         return 0;
     }
     if (rescue) {
@@ -546,6 +593,7 @@ void qcow2_zoned_close(BlockDriverState *bs)
     if (z->handed_over_open) {
         hbitmap_free(z->handed_over_open);
     }
+    g_free(z->states);
     g_free(z->ext_rest);
     g_free(z);
     s->zoned = NULL;
@@ -1006,6 +1054,9 @@ ImageInfoSpecificQCow2Zoned *qcow2_zoned_get_info(BlockDriverState *bs)
     *info = (ImageInfoSpecificQCow2Zoned) {
         .mode       = QCOW2_ZONE_MODEL_HOST_MANAGED,
         .nr_zones   = geo->nr_zones,
+        .states     = QAPI_CLONE(BlockZoneCounts, s->zoned->states),
+        .has_written = s->zoned->states != NULL,
+        .written    = s->zoned->written,
         .u.host_managed = {
             .has_size               = true,
             .size                   = geo->zone_size,
@@ -1028,29 +1079,15 @@ BlockStatsSpecific *qcow2_zoned_get_stats(BlockDriverState *bs)
 {
     Qcow2Zoned *z = qcow2_zoned_of(bs);
     BlockStatsSpecific *stats;
-    ZoneCounts counts;
 
     if (!qcow2_has_zones(bs)) {
         return NULL;
     }
-    WITH_QEMU_LOCK_GUARD(&z->writes.lock) {
-        counts = zone_table_count(z->table);
-    }
 
     stats = g_new(BlockStatsSpecific, 1);
-    *stats = (BlockStatsSpecific) {
-        .driver         = BLOCKDEV_DRIVER_QCOW2,
-        .u.qcow2.zones  = g_new(BlockZoneCounts, 1),
-    };
-    *stats->u.qcow2.zones = (BlockZoneCounts) {
-        .conventional       = counts.not_wp,
-        .empty              = counts.empty,
-        .implicitly_open    = counts.implicitly_open,
-        .explicitly_open    = counts.explicitly_open,
-        .closed             = counts.closed,
-        .full               = counts.full,
-        .read_only          = counts.read_only,
-        .offline            = counts.offline,
-    };
+    stats->driver = BLOCKDEV_DRIVER_QCOW2;
+    WITH_QEMU_LOCK_GUARD(&z->writes.lock) {
+        stats->u.qcow2.zones = count_states(z->table);
+    }
     return stats;
 }

@@ -91,6 +91,10 @@ typedef struct Qcow2Zoned {
     bool table_is_lost;         /* in rescue: do not even read it */
     bool table_is_shared;       /* in a check: with other data or metadata */
     bool handing_over;          /* in qcow2_zoned_hand_over() */
+
+    /* Of an image that is opened for information only, if it was readable */
+    BlockZoneCounts *states;
+    uint64_t written;           /* below write pointers, in bytes */
     bool stays_dirty;           /* for the next one to open it to repair */
 
     /*
@@ -144,6 +148,10 @@ typedef struct Qcow2Zoned {
      */
     uint64_t failed_table_offset;
     uint64_t failed_table_size;
+
+    /* The same of the L1 table, and that the header may say that it is here. */
+    uint64_t failed_l1_offset;
+    uint64_t failed_l1_size;
 
     /*
      * Active zones in the table as a power cut may leave it, at the most; and
@@ -547,6 +555,22 @@ int GRAPH_RDLOCK qcow2_zoned_hand_over(BlockDriverState *bs);
 int coroutine_fn GRAPH_RDLOCK
 qcow2_zoned_co_grow(BlockDriverState *bs, int64_t disk_size, bool exact,
                     PreallocMode prealloc, Error **errp);
+
+static inline bool qcow2_zoned_header_is_off(BlockDriverState *bs)
+{
+    Qcow2Zoned *z = qcow2_zoned_of(bs);
+
+    return z->failed_table_offset || z->failed_l1_offset;
+}
+
+/*
+ * Growing the L1 table failed: have the header say where the old one is.  Else
+ * the new one, which the disk may have then, must not be freed before
+ * qcow2_zoned_settle_size() does that.  The lock of BDRVQcow2State is held.
+ */
+int coroutine_mixed_fn GRAPH_RDLOCK
+qcow2_zoned_put_back_l1(BlockDriverState *bs, uint64_t failed_offset,
+                        uint64_t failed_size);
 
 /*
  * Have the header say again what is so, if resizing failed and it may not.

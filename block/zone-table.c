@@ -527,14 +527,18 @@ void zone_table_free(ZoneTable *t)
 bool zone_table_load(ZoneTable *t, uint32_t zone, uint64_t wp,
                      unsigned attributes, Error **errp)
 {
-    bool conventional = zone_is_conventional(t, zone);
-    uint64_t start = zone_table_start(t, zone);
-    uint64_t limit = conventional ? start : zone_limit(t, zone);
+    uint64_t word = zone_word(t, zone);
+    uint64_t start, limit;
+    bool conventional;
 
     /* It is as it is to be: so are most zones of a disk that has millions. */
-    if (wp == start && attributes == zone_table_attributes(t, zone)) {
+    if (wp == (word & WORD_WP_MASK) &&
+        attributes == word >> WORD_ATTRIBUTES_SHIFT) {
         return true;
     }
+    conventional = zone_is_conventional(t, zone);
+    start = zone_table_start(t, zone);
+    limit = conventional ? start : zone_limit(t, zone);
     if (conventional != !!(attributes & ZONE_CONVENTIONAL)) {
         error_setg(errp, "Zone %" PRIu32 " is marked %s, but the first %"
                    PRIu32 " zones, and no others, are conventional", zone,

@@ -218,11 +218,14 @@ qmp_block_zone_set_condition(const char *node, uint32_t first, bool has_count,
     len = MIN(count * bs->bl.zone_size,
               bs->total_sectors * BDRV_SECTOR_SIZE - offset);
 
+    /* A guest that goes on reading or writing must not hold this up. */
     bdrv_ref(bs);
+    bdrv_drained_begin(bs);
     old_ctx = bdrv_co_enter(bs);
     WITH_GRAPH_RDLOCK_GUARD() {
         bdrv_co_zone_set_condition(bs, offset, len, condition, errp);
     }
     bdrv_co_leave(bs, old_ctx);
+    bdrv_drained_end(bs);
     bdrv_co_unref(bs);
 }
