@@ -34,7 +34,8 @@ typedef enum StagedEntries {
 
 /*
  * Write the blocks of @chunk that have changed, in as few pieces as can be; if
- * @flushed, with a flush before and after each, in coroutines only.  Returns how many these were, or -errno.
+ * @flushed, with a flush before and after each, in coroutines only.  Returns
+ * how many these were, or -errno.
  */
 static int coroutine_mixed_fn GRAPH_RDLOCK
 write_chunk(BlockDriverState *bs, Qcow2ZonedChunk *chunk, bool flushed)

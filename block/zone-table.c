@@ -524,21 +524,13 @@ void zone_table_free(ZoneTable *t)
     }
 }
 
-bool zone_table_load(ZoneTable *t, uint32_t zone, uint64_t wp,
-                     unsigned attributes, Error **errp)
+static bool load_change(ZoneTable *t, uint32_t zone, uint64_t wp,
+                        unsigned attributes, Error **errp)
 {
-    uint64_t word = zone_word(t, zone);
-    uint64_t start, limit;
-    bool conventional;
+    bool conventional = zone_is_conventional(t, zone);
+    uint64_t start = zone_table_start(t, zone);
+    uint64_t limit = conventional ? start : zone_limit(t, zone);
 
-    /* It is as it is to be: so are most zones of a disk that has millions. */
-    if (wp == (word & WORD_WP_MASK) &&
-        attributes == word >> WORD_ATTRIBUTES_SHIFT) {
-        return true;
-    }
-    conventional = zone_is_conventional(t, zone);
-    start = zone_table_start(t, zone);
-    limit = conventional ? start : zone_limit(t, zone);
     if (conventional != !!(attributes & ZONE_CONVENTIONAL)) {
         error_setg(errp, "Zone %" PRIu32 " is marked %s, but the first %"
                    PRIu32 " zones, and no others, are conventional", zone,
@@ -571,6 +563,16 @@ bool zone_table_load(ZoneTable *t, uint32_t zone, uint64_t wp,
     count_change(t, conventional ? BLK_ZS_NOT_WP : BLK_ZS_EMPTY,
                  zone_table_state(t, zone));
     return true;
+}
+
+bool zone_table_load(ZoneTable *t, uint32_t zone, uint64_t wp,
+                     unsigned attributes, Error **errp)
+{
+    uint64_t word = zone_word(t, zone);
+
+    /* It is as it is to be: so are most zones of a disk that has millions. */
+    return (wp == word_wp(word) && attributes == word_attributes(word)) ||
+           load_change(t, zone, wp, attributes, errp);
 }
 
 bool zone_table_repair(const ZoneTable *t, uint32_t zone, uint64_t *wp,
