@@ -11,7 +11,7 @@ reset_all() {
         does "zbd reset" zbd reset $DISK
     else
         does "zbd reset of all but a short zone" \
-            zbd reset -len $((but_last * 512)) $DISK
+            zbd reset -ofst $AT -len $((but_last * 512 - AT)) $DISK
         blkzone reset -o $but_last $DISK
     fi
 }
