@@ -58,16 +58,19 @@ GEOMETRIES = {
                       last=3),
     '4k': Geometry('logical blocks of 4096 bytes', 8, 48, 8, conventional=8,
                    max_open=10, max_active=14, block=4096),
+    'smr': Geometry('as an SMR drive: blocks of 4096 bytes, no active limit', 8,
+                    48, 8, conventional=8, max_open=10, block=4096),
     'one': Geometry('a single zone', 16, 1, 13),
     'thousands': Geometry('thousands of zones', 4, 4096, 4, max_active=100,
                           max_open=50, fill=64),
 }
 
-ALL = tuple(GEOMETRIES)
+ALL = tuple(name for name in GEOMETRIES if name != 'smr')
 SEVERAL = tuple(name for name in ALL if name != 'one')
 
 # Not here, because it cannot be: a file system on a single zone; dm-zoned with
-# zones whose capacity is below their size, or (says dmzadm) with a short last
+# zones whose capacity is below their size, with a limit of active zones (which
+# no SMR drive has: it reclaims for ever), or (says dmzadm) with a short last
 # zone; of dm-linear, one part of one zone.
 SUITES = {
     'blkzone': ALL,
@@ -79,5 +82,5 @@ SUITES = {
     'btrfs': SEVERAL,
     'dm-linear': SEVERAL,
     'dm-crypt': SEVERAL,
-    'dm-zoned': ('unlimited', '4k'),
+    'dm-zoned': ('unlimited', 'smr'),
 }

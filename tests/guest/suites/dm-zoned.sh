@@ -49,7 +49,7 @@ use() {
         "$(dmsetup info -c --noheadings -o name $MAPPED)" 0 reclaim
     sleep 5
     step "ext4"
-    does "mkfs" mke2fs -F $MAPPED || return
+    does "mkfs" mke2fs -F -b 4096 $MAPPED || return
     does "mount" mount -t ext4 $MAPPED /mnt || return
     for file in 1 2 3 4 5 6 7 8; do
         cp /tmp/data /mnt/$file
