@@ -91,7 +91,8 @@ again() {
     is "files" "$(cat /mnt/list) 999" "$(list | grep -v 999) $(list | grep 999)"
     check_files "after the power cut"
     rm /mnt/999
-    fill 701
+    does "another file" cp /mnt/list /mnt/another
+    sync
     umount /mnt
     does "fsck" check_fs
 }
