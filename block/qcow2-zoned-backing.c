@@ -109,20 +109,7 @@ bool qcow2_zoned_inherit_options(BlockdevCreateOptionsQcow2 *opts,
         return false;
     }
 
-    *zone = (Qcow2ZoneHostManaged) {
-        .has_size               = true,
-        .size                   = backing->zone_size,
-        .has_capacity           = true,
-        .capacity               = backing->zone_capacity,
-        .has_conventional_zones = true,
-        .conventional_zones     = backing->nr_conventional,
-        .has_max_open_zones     = true,
-        .max_open_zones         = backing->max_open,
-        .has_max_active_zones   = true,
-        .max_active_zones       = backing->max_active,
-        .has_max_append_bytes   = true,
-        .max_append_bytes       = backing->max_append_bytes,
-    };
+    *zone = qcow2_zoned_options(backing);
     return true;
 }
 

@@ -232,7 +232,7 @@ get_room(BlockDriverState *bs, const ZoneGeometry *geo, bool exact,
     return offset;
 }
 
-/* What the table has, and after that the new zones */
+/* What the table has, and after that the new zones, which are EMPTY */
 static int coroutine_fn GRAPH_RDLOCK
 write_new_table(BlockDriverState *bs, const ZoneGeometry *geo, uint64_t offset)
 {
@@ -245,8 +245,12 @@ write_new_table(BlockDriverState *bs, const ZoneGeometry *geo, uint64_t offset)
         uint64_t n = MIN(QCOW2_ZONED_LOAD_SIZE, end - pos);
         int ret = 0;
 
-        qcow2_zoned_new_entries(geo, pos / QCOW2_ZONE_ENTRY_SIZE, buf,
-                                n / QCOW2_ZONE_ENTRY_SIZE);
+        for (uint64_t i = 0; i < n / QCOW2_ZONE_ENTRY_SIZE; i++) {
+            uint64_t zone = pos / QCOW2_ZONE_ENTRY_SIZE + i;
+
+            buf[i] = zone < geo->nr_zones
+                     ? qcow2_zoned_encode(zone * geo->zone_size, 0) : 0;
+        }
         if (pos < old_end) {
             ret = bdrv_co_pread(bs->file, z->table_offset + pos,
                                 MIN(n, old_end - pos), buf, 0);

@@ -172,36 +172,6 @@ load_copy(BlockDriverState *bs, const TableCopy *copy, ZoneTable *t,
     return 0;
 }
 
-/* What @t says, as a table of the image file at @offset */
-static int coroutine_mixed_fn GRAPH_RDLOCK
-write_table(BlockDriverState *bs, const ZoneTable *t, uint64_t offset)
-{
-    BDRVQcow2State *s = bs->opaque;
-    const ZoneGeometry *geo = zone_table_geometry(t);
-    uint64_t end = ROUND_UP(qcow2_zoned_table_bytes(geo), s->cluster_size);
-    g_autofree uint64_t *buf = g_malloc(MIN(QCOW2_ZONED_LOAD_SIZE, end));
-    uint32_t zone = 0;
-
-    for (uint64_t pos = 0; pos < end; pos += QCOW2_ZONED_LOAD_SIZE) {
-        uint64_t n = MIN(QCOW2_ZONED_LOAD_SIZE, end - pos);
-        int ret;
-
-        memset(buf, 0, n);
-        for (uint64_t i = 0; i < n / QCOW2_ZONE_ENTRY_SIZE &&
-             zone < geo->nr_zones; i++, zone++) {
-            unsigned attributes;
-            uint64_t wp = zone_table_snapshot(t, zone, &attributes);
-
-            buf[i] = qcow2_zoned_encode(wp, attributes);
-        }
-        ret = bdrv_pwrite(bs->file, offset + pos, n, buf, 0);
-        if (ret < 0) {
-            return ret;
-        }
-    }
-    return 0;
-}
-
 /* Clusters for @bytes of metadata that nothing refers to yet */
 static int64_t coroutine_mixed_fn GRAPH_RDLOCK
 alloc_metadata(BlockDriverState *bs, uint64_t bytes)
@@ -227,7 +197,7 @@ write_new_table(BlockDriverState *bs, const ZoneTable *t)
     if (offset < 0) {
         return offset;
     }
-    ret = write_table(bs, t, offset);
+    ret = qcow2_zoned_write_table(bs, t, NULL, offset);
     if (ret < 0) {
         qcow2_free_clusters(bs, offset, bytes, QCOW2_DISCARD_OTHER);
         return ret;

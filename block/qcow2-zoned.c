@@ -80,22 +80,6 @@ uint64_t qcow2_zoned_decode(uint64_t entry, unsigned *attributes)
     return entry & ENTRY_WP_MASK;
 }
 
-void qcow2_zoned_new_entries(const ZoneGeometry *geo, uint64_t first,
-                             uint64_t *entries, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        uint64_t zone = first + i;
-
-        if (zone >= geo->nr_zones) {
-            entries[i] = 0;
-        } else {
-            entries[i] = qcow2_zoned_encode(zone * geo->zone_size,
-                                            zone < geo->nr_conventional
-                                            ? ZONE_CONVENTIONAL : 0);
-        }
-    }
-}
-
 bool qcow2_zoned_overlaps(BlockDriverState *bs, uint64_t offset,
                           uint64_t bytes)
 {
@@ -837,10 +821,10 @@ static Qcow2ZonedExt ext_from_geometry(const ZoneGeometry *geo,
     };
 }
 
-int coroutine_fn qcow2_zoned_write_table(BlockDriverState *bs,
-                                         const ZoneTable *t,
-                                         const HBitmap *open,
-                                         uint64_t table_offset)
+int coroutine_mixed_fn qcow2_zoned_write_table(BlockDriverState *bs,
+                                               const ZoneTable *t,
+                                               const HBitmap *open,
+                                               uint64_t table_offset)
 {
     BDRVQcow2State *s = bs->opaque;
     const ZoneGeometry *geo = zone_table_geometry(t);
@@ -863,7 +847,7 @@ int coroutine_fn qcow2_zoned_write_table(BlockDriverState *bs,
                      ? qcow2_zoned_encode_open(wp)
                      : qcow2_zoned_encode(wp, attributes);
         }
-        ret = bdrv_co_pwrite(bs->file, table_offset + pos, n, buf, 0);
+        ret = bdrv_pwrite(bs->file, table_offset + pos, n, buf, 0);
         if (ret < 0) {
             return ret;
         }
@@ -1039,6 +1023,24 @@ int64_t qcow2_zoned_measure(QemuOpts *opts, BlockDriverState *in_bs,
 
 /* --- Info --- */
 
+Qcow2ZoneHostManaged qcow2_zoned_options(const ZoneGeometry *geo)
+{
+    return (Qcow2ZoneHostManaged) {
+        .has_size               = true,
+        .size                   = geo->zone_size,
+        .has_capacity           = true,
+        .capacity               = geo->zone_capacity,
+        .has_conventional_zones = true,
+        .conventional_zones     = geo->nr_conventional,
+        .has_max_open_zones     = true,
+        .max_open_zones         = geo->max_open,
+        .has_max_active_zones   = true,
+        .max_active_zones       = geo->max_active,
+        .has_max_append_bytes   = true,
+        .max_append_bytes       = geo->max_append_bytes,
+    };
+}
+
 ImageInfoSpecificQCow2Zoned *qcow2_zoned_get_info(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
@@ -1057,20 +1059,7 @@ ImageInfoSpecificQCow2Zoned *qcow2_zoned_get_info(BlockDriverState *bs)
         .states     = QAPI_CLONE(BlockZoneCounts, s->zoned->states),
         .has_written = s->zoned->states != NULL,
         .written    = s->zoned->written,
-        .u.host_managed = {
-            .has_size               = true,
-            .size                   = geo->zone_size,
-            .has_capacity           = true,
-            .capacity               = geo->zone_capacity,
-            .has_conventional_zones = true,
-            .conventional_zones     = geo->nr_conventional,
-            .has_max_open_zones     = true,
-            .max_open_zones         = geo->max_open,
-            .has_max_active_zones   = true,
-            .max_active_zones       = geo->max_active,
-            .has_max_append_bytes   = true,
-            .max_append_bytes       = geo->max_append_bytes,
-        },
+        .u.host_managed = qcow2_zoned_options(geo),
     };
     return info;
 }

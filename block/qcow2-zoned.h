@@ -298,12 +298,8 @@ uint64_t qcow2_zoned_encode(uint64_t wp, unsigned attributes);
 uint64_t qcow2_zoned_encode_open(uint64_t wp);
 uint64_t qcow2_zoned_decode(uint64_t entry, unsigned *attributes);
 
-/*
- * What a table has for @count zones, from @first on, that nobody has used yet;
- * zeros beyond the last zone.
- */
-void qcow2_zoned_new_entries(const ZoneGeometry *geo, uint64_t first,
-                             uint64_t *entries, size_t count);
+/* The options that an image of @geo is created with */
+Qcow2ZoneHostManaged qcow2_zoned_options(const ZoneGeometry *geo);
 
 /*
  * Give @zone of @t, which is as zone_table_new() made it, what @entry says.
@@ -330,7 +326,7 @@ qcow2_zoned_load_table(BlockDriverState *bs, ZoneTable *t, HBitmap *open,
  * Write all of a table of zones, at @table_offset of the image file.  Those in
  * @open, which may be NULL, are explicitly open.
  */
-int coroutine_fn GRAPH_RDLOCK
+int coroutine_mixed_fn GRAPH_RDLOCK
 qcow2_zoned_write_table(BlockDriverState *bs, const ZoneTable *t,
                         const HBitmap *open, uint64_t table_offset);
 
