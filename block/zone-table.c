@@ -16,7 +16,8 @@
  * One 64-bit word per zone, so that a reader without the lock gets a write
  * pointer and attributes that belong together.  Write pointers are multiples
  * of 512, which leaves the low bits to what EMPTY, CLOSED and FULL do not
- * follow from.
+ * follow from.  In memory, write pointers are relative to the starts of their
+ * zones: a new EMPTY zone is all zeros, which costs neither time nor memory.
  */
 #define WORD_ACTIVITY_MASK      0x3ULL
 #define WORD_BUSY               0x4ULL  /* has writes in flight */
@@ -217,13 +218,15 @@ static aligned_uint64_t *zone_slot(const ZoneTable *t, uint32_t zone)
 
 static uint64_t zone_word(const ZoneTable *t, uint32_t zone)
 {
-    assert(zone_table_start(t, zone) < zone_table_disk_size(t));
-    return qatomic_read_u64(zone_slot(t, zone));
+    uint64_t start = zone_table_start(t, zone);
+
+    assert(start < zone_table_disk_size(t));
+    return qatomic_read_u64(zone_slot(t, zone)) + start;
 }
 
 static void zone_set_word(ZoneTable *t, uint32_t zone, uint64_t word)
 {
-    qatomic_set_u64(zone_slot(t, zone), word);
+    qatomic_set_u64(zone_slot(t, zone), word - zone_table_start(t, zone));
 }
 
 static ZoneActivity word_activity(uint64_t word)
@@ -404,9 +407,10 @@ ZoneCounts zone_table_count(const ZoneTable *t)
     };
 }
 
-BlockZoneState zone_table_state(const ZoneTable *t, uint32_t zone)
+/* The state that @zone is in if @word is its word */
+static BlockZoneState word_state(const ZoneTable *t, uint32_t zone,
+                                 uint64_t word)
 {
-    uint64_t word = zone_word(t, zone);
     unsigned attributes = word_attributes(word);
 
     if (attributes & ZONE_OFFLINE) {
@@ -432,6 +436,11 @@ BlockZoneState zone_table_state(const ZoneTable *t, uint32_t zone)
     default:
         g_assert_not_reached();
     }
+}
+
+BlockZoneState zone_table_state(const ZoneTable *t, uint32_t zone)
+{
+    return word_state(t, zone, zone_word(t, zone));
 }
 
 bool zone_table_entry_is_active(const ZoneTable *t, uint32_t zone,
@@ -494,17 +503,13 @@ ZoneTable *zone_table_new(const ZoneGeometry *geo)
     t->geo = *geo;
     t->zone_shift = ctz64(geo->zone_size);
     t->nr_first = geo->nr_zones;
-    t->words[0] = g_try_new(aligned_uint64_t, geo->nr_zones);
+    t->words[0] = g_try_new0(aligned_uint64_t, geo->nr_zones);
     if (!t->words[0]) {
         g_free(t);
         return NULL;
     }
-    for (uint32_t i = 0; i < geo->nr_zones; i++) {
-        uint64_t attributes = zone_is_conventional(t, i) ? ZONE_CONVENTIONAL
-                                                         : 0;
-
-        t->words[0][i] = zone_table_start(t, i) |
-                         attributes << WORD_ATTRIBUTES_SHIFT;
+    for (uint32_t i = 0; i < geo->nr_conventional; i++) {
+        zone_set_attributes(t, i, ZONE_CONVENTIONAL);
     }
     t->count[ZONE_INACTIVE] = geo->nr_zones;
     t->nr_not_wp = geo->nr_conventional;
@@ -530,6 +535,7 @@ static bool load_change(ZoneTable *t, uint32_t zone, uint64_t wp,
     bool conventional = zone_is_conventional(t, zone);
     uint64_t start = zone_table_start(t, zone);
     uint64_t limit = conventional ? start : zone_limit(t, zone);
+    uint64_t word = wp | (uint64_t)attributes << WORD_ATTRIBUTES_SHIFT;
 
     if (conventional != !!(attributes & ZONE_CONVENTIONAL)) {
         error_setg(errp, "Zone %" PRIu32 " is marked %s, but the first %"
@@ -555,24 +561,25 @@ static bool load_change(ZoneTable *t, uint32_t zone, uint64_t wp,
         return false;
     }
 
-    zone_set_word(t, zone,
-                  wp | (uint64_t)attributes << WORD_ATTRIBUTES_SHIFT);
+    zone_set_word(t, zone, word);
     if (zone_table_entry_is_active(t, zone, wp, attributes)) {
         zone_set_activity(t, zone, ZONE_CLOSED);
+        word = zone_word(t, zone);
     }
     count_change(t, conventional ? BLK_ZS_NOT_WP : BLK_ZS_EMPTY,
-                 zone_table_state(t, zone));
+                 word_state(t, zone, word));
     return true;
 }
 
 bool zone_table_load(ZoneTable *t, uint32_t zone, uint64_t wp,
                      unsigned attributes, Error **errp)
 {
-    uint64_t word = zone_word(t, zone);
+    bool is_new = wp == zone_table_start(t, zone) &&
+                  attributes == (zone_is_conventional(t, zone)
+                                 ? ZONE_CONVENTIONAL : 0);
 
-    /* It is as it is to be: so are most zones of a disk that has millions. */
-    return (wp == word_wp(word) && attributes == word_attributes(word)) ||
-           load_change(t, zone, wp, attributes, errp);
+    /* So are most zones of a disk that has millions: leave memory alone. */
+    return is_new || load_change(t, zone, wp, attributes, errp);
 }
 
 bool zone_table_repair(const ZoneTable *t, uint32_t zone, uint64_t *wp,
@@ -669,16 +676,13 @@ bool zone_table_reserve(ZoneTable *t, uint32_t nr_zones)
         }
         if (!t->words[i]) {
             aligned_uint64_t *piece =
-                g_try_new(aligned_uint64_t, MIN(start, ZONE_NR_MAX - start));
+                g_try_new0(aligned_uint64_t, MIN(start, ZONE_NR_MAX - start));
 
             if (!piece) {
                 return false;
             }
             qatomic_rcu_set(&t->words[i], piece);
         }
-    }
-    for (uint32_t zone = t->geo.nr_zones; zone < nr_zones; zone++) {
-        zone_set_word(t, zone, zone_table_start(t, zone));
     }
     return true;
 }
