@@ -183,11 +183,14 @@ def resets(bench):
 
 def opens(bench):
     sizes = {'1k zones': 10 ** 3, '100k zones': 10 ** 5,
-             '1M zones': 10 ** 6, '8M zones': 8 * 10 ** 6}
+             '1M zones': 10 ** 6, '8M zones': 8 * 10 ** 6,
+             '1M zones, FULL': 10 ** 6, '8M zones, FULL': 8 * 10 ** 6}
     images = {}
     for case, number in sizes.items():
         image = Image(bench.directory / f'{case}.img', 'zoned')
         images[case] = image.create(number * MIB, zone_size=MIB)
+        if case.endswith('FULL'):
+            measure.run(*image.io(f'zf 0 {number * MIB}'))
     for _ in range(5 if bench.quick else 15):
         for case, image in images.items():
             usage = measure.run(*image.io('zrp 0 1'))

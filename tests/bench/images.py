@@ -18,6 +18,8 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 KINDS = ('zoned', 'plain', 'metadata', 'raw')
+# A second plain image: by what it differs from the first one, times swing.
+CONTROL = 'control'
 ZONE_SIZE = 256 * MIB
 DISK_SIZE = 16 * ZONE_SIZE
 

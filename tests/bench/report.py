@@ -4,7 +4,7 @@
 
 import statistics
 
-from images import KINDS
+from images import CONTROL, KINDS
 from targets import number
 
 COUNTS = ('calls beyond the data', 'writes', 'fallocates', 'fdatasyncs',
@@ -14,7 +14,8 @@ COUNTS = ('calls beyond the data', 'writes', 'fallocates', 'fdatasyncs',
 TIMES_LEGEND = '''\
 Milliseconds: median (least-most) of the rounds.  CPU: user and system time,
 zoned/plain.  Ratio: throughput, zoned/plain, above 1 zoned is faster; best: of
-the fastest rounds, which others on the machine disturbed least.
+the fastest rounds, which others on the machine disturbed least.  Noise: the
+ratio of a second plain image.
 '''
 LEGEND = '''\
 "calls beyond the data" are writes and fallocates that are no data writes;
@@ -83,6 +84,11 @@ def milliseconds(values):
     return spread([1000 * value for value in values])
 
 
+def noise(results, case):
+    """What the ratio would be if there were nothing to see"""
+    return results.ratios(case, 'plain', CONTROL, 'seconds')
+
+
 def times(results):
     kinds = kinds_of(results, ('seconds',))
     rows = []
@@ -92,9 +98,9 @@ def times(results):
         best = min(seconds['plain']) / min(seconds['zoned']) if ratios else None
         rows.append([case, *map(milliseconds, seconds.values()),
                      cell(results.ratio(case, 'zoned', 'plain', 'CPU')),
-                     cell(best), spread(ratios)])
+                     cell(best), spread(ratios), spread(noise(results, case))])
     return TIMES_LEGEND + '\n' + table(
-        ['case', *kinds, 'CPU', 'best', 'ratio'], rows)
+        ['case', *kinds, 'CPU', 'best', 'ratio', 'noise'], rows)
 
 
 def verdicts(results, targets, only_measured=False):
@@ -108,6 +114,8 @@ def verdicts(results, targets, only_measured=False):
         if missed and len(target.measured(results)) > 1:
             text += f'\nNot met ({target.what}, {target.sign} ' \
                     f'{number(target.bound)}):\n\n'
-            text += ''.join(f'- {case}: {number(value)}\n'
-                            for case, value in missed)
+            for case, value in missed:
+                swing = noise(results, case)
+                text += f'- {case}: {number(value)}'
+                text += f' (noise: {spread(swing)})\n' if swing else '\n'
     return text

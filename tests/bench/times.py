@@ -8,10 +8,11 @@ import time
 
 import measure
 from counts import RESETS
-from images import KIB, KINDS, MIB, Load, size_name
+from images import CONTROL, KIB, KINDS, MIB, Load, size_name
 
 SIZES = {4 * KIB: 16384, 64 * KIB: 8192, MIB: 512}
-FEWEST_ROUNDS, MOST_ROUNDS, SECONDS_PER_CASE = 3, 31, 6
+FEWEST_ROUNDS, MOST_ROUNDS, SECONDS_PER_CASE = 3, 31, 8
+TIMED = (*KINDS, CONTROL)
 FLUSHED = {4 * KIB: 1000, 64 * KIB: 1000, MIB: 100}
 
 
@@ -57,20 +58,21 @@ def grid(bench, quick_zones=1):
 
 def fill(bench):
     for name, load in grid(bench):
-        fresh(bench, f'fill {name}', {kind: load for kind in KINDS})
+        fresh(bench, f'fill {name}', {kind: load for kind in TIMED})
 
 
 def append(bench):
     """Zone appends, against writes of the plain image to one place"""
     for name, load in grid(bench, quick_zones=16):
+        plain = load._replace(zones=1)
         fresh(bench, f'append {name}', {'zoned': load._replace(append=True),
-                                        'plain': load._replace(zones=1)})
+                                        'plain': plain, CONTROL: plain})
 
 
 def refill(bench):
     # Each on a new image: memory or disk may be faster for the first of them.
     for name, load in grid(bench):
-        for kind in rounds(bench, ('zoned', 'plain', 'raw')):
+        for kind in rounds(bench, ('zoned', 'plain', 'raw', CONTROL)):
             image = bench.image(kind).create()
             image.fill(load)
             time_load(bench, f'refill {name}', kind, image, load)
@@ -83,7 +85,7 @@ def flush(bench):
             if not (bench.quick and size == MIB):
                 load = Load(requests, size, zones=zones, flush=True)
                 fresh(bench, f'write+flush {size_name(size)} d1 z{zones}',
-                      {kind: load for kind in KINDS})
+                      {kind: load for kind in TIMED})
 
 
 def reset(bench):
