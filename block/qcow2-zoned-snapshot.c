@@ -50,30 +50,6 @@ static const Qcow2ZonedSnapshotExtra *zoned_extra(const QCowSnapshot *sn)
            ? NULL : sn->unknown_extra_data;
 }
 
-bool qcow2_zoned_snapshots_overlap(BlockDriverState *bs, uint64_t offset,
-                                   uint64_t bytes)
-{
-    BDRVQcow2State *s = bs->opaque;
-
-    for (unsigned i = 0; i < s->nb_snapshots; i++) {
-        const Qcow2ZonedSnapshotExtra *extra = zoned_extra(&s->snapshots[i]);
-        uint64_t copy_offset, copy_bytes;
-
-        if (!extra) {
-            continue;
-        }
-        copy_offset = be64_to_cpu(extra->table_offset);
-        copy_bytes = ROUND_UP((uint64_t)be32_to_cpu(extra->nr_zones) *
-                              QCOW2_ZONE_ENTRY_SIZE, s->cluster_size);
-        /* Of what cannot be true nothing is ever read. */
-        if (copy_bytes && copy_offset <= UINT64_MAX - copy_bytes &&
-            ranges_overlap(offset, bytes, copy_offset, copy_bytes)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /*
  * Find the copy of @sn.  This is where its extra data is judged: nothing
  * before that relies on it, so that one bad snapshot keeps nobody from using
@@ -126,6 +102,33 @@ find_copy(BlockDriverState *bs, const QCowSnapshot *sn, TableCopy *copy,
         return false;
     }
     return true;
+}
+
+bool qcow2_zoned_snapshots_overlap(BlockDriverState *bs, uint64_t offset,
+                                   uint64_t bytes)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    for (unsigned i = 0; i < s->nb_snapshots; i++) {
+        const QCowSnapshot *sn = &s->snapshots[i];
+        const Qcow2ZonedSnapshotExtra *extra = zoned_extra(sn);
+        uint64_t copy_offset, copy_bytes;
+        TableCopy copy;
+
+        if (!extra) {
+            continue;
+        }
+        copy_offset = be64_to_cpu(extra->table_offset);
+        copy_bytes = ROUND_UP((uint64_t)be32_to_cpu(extra->nr_zones) *
+                              QCOW2_ZONE_ENTRY_SIZE, s->cluster_size);
+        /* What cannot be true is no copy: others may have its clusters. */
+        if (copy_bytes && copy_offset <= UINT64_MAX - copy_bytes &&
+            ranges_overlap(offset, bytes, copy_offset, copy_bytes) &&
+            find_copy(bs, sn, &copy, NULL)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* --- Loading and writing tables --- */

@@ -436,8 +436,9 @@ static inline bool qcow2_zoned_stays_dirty(BlockDriverState *bs)
 }
 
 /* Does the range of the image file overlap a copy of the table? */
-bool qcow2_zoned_snapshots_overlap(BlockDriverState *bs, uint64_t offset,
-                                   uint64_t bytes);
+bool GRAPH_RDLOCK
+qcow2_zoned_snapshots_overlap(BlockDriverState *bs, uint64_t offset,
+                              uint64_t bytes);
 
 /* Count the clusters of all copies in the refcounts that a check computes. */
 int coroutine_fn GRAPH_RDLOCK
