@@ -383,10 +383,13 @@ find_own_clusters(BlockDriverState *bs, int64_t offset, int64_t *bytes,
 
         if (ret < 0 || refcount != 1) {
             *bytes = pos ?: MIN(*bytes, s->cluster_size);
-            return pos;
+            if (!pos) {
+                return false;
+            }
         }
     }
-    return true;
+    return has_data_file(bs) ||
+           !qcow2_check_metadata_overlap(bs, 0, *host_offset, *bytes);
 }
 
 /*
@@ -483,8 +486,12 @@ static void coroutine_fn trim_entry(void *opaque)
     bool more = true;
 
     while (more) {
-        GRAPH_RDLOCK_GUARD();
-        more = trim_some(bs);
+        WITH_GRAPH_RDLOCK_GUARD() {
+            more = trim_some(bs);
+        }
+        /* Nothing may be there to wait for in terabytes of unmapped zones. */
+        aio_co_schedule(bdrv_get_aio_context(bs), qemu_coroutine_self());
+        qemu_coroutine_yield();
     }
     bdrv_dec_in_flight(bs);
 }

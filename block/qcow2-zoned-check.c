@@ -431,7 +431,7 @@ check_table(BlockDriverState *bs, TableCheck *check, BdrvCheckResult *res)
         res->corruptions_fixed += found;
         res->zones.entries_fixed = check->nr_bad + check->nr_excess;
     } else {
-        res->corruptions += found;
+        qcow2_zoned_count_corruptions(res, found);
     }
     count_zones(check, &res->zones);
     return 0;

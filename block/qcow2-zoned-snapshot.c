@@ -812,7 +812,13 @@ qcow2_zoned_check_snapshot_refcounts(BlockDriverState *bs,
                                      int64_t *nb_clusters)
 {
     BDRVQcow2State *s = bs->opaque;
+    int64_t file_size = bdrv_co_getlength(bs->file->bs);
 
+    /* Without it no copy is found, and a repair would free them all. */
+    if (file_size < 0) {
+        res->check_errors++;
+        return file_size;
+    }
     for (unsigned i = 0; i < s->nb_snapshots; i++) {
         TableCopy copy;
         int ret;
@@ -832,6 +838,7 @@ qcow2_zoned_check_snapshot_refcounts(BlockDriverState *bs,
 typedef struct CopyCheck {
     const QCowSnapshot *sn;
     bool repair;
+    uint64_t room;          /* in the file, for this copy and those to come */
     uint32_t nr_bad;
 } CopyCheck;
 
@@ -899,6 +906,14 @@ check_copy(BlockDriverState *bs, CopyCheck *check, BdrvCheckResult *res)
         res->corruptions++;
         return 0;
     }
+    if (copy.bytes > check->room) {
+        fprintf(stderr, "ERROR snapshot %s (%s): zone tables of snapshots "
+                "overlap, since not all of them fit into the image file\n",
+                check->sn->id_str, check->sn->name);
+        res->corruptions++;
+        return 0;
+    }
+    check->room -= copy.bytes;
     check->repair = check->repair && is_own(bs, &copy);
 
     t = zone_table_new(&copy.geo);
@@ -920,7 +935,7 @@ check_copy(BlockDriverState *bs, CopyCheck *check, BdrvCheckResult *res)
                 " more bad entries\n", check->sn->id_str, check->sn->name,
                 check->nr_bad - MAX_BAD_PRINTED);
     }
-    res->corruptions += check->nr_bad;
+    qcow2_zoned_count_corruptions(res, check->nr_bad);
     return 0;
 }
 
@@ -931,14 +946,24 @@ int coroutine_fn qcow2_zoned_check_snapshots(BlockDriverState *bs,
     BDRVQcow2State *s = bs->opaque;
     bool repair = (fix & BDRV_FIX_ERRORS) && !res->corruptions &&
                   !res->check_errors;
+    int64_t room = bdrv_co_getlength(bs->file->bs);
 
+    if (room < 0) {
+        res->check_errors++;
+        return room;
+    }
     for (unsigned i = 0; i < s->nb_snapshots; i++) {
-        CopyCheck check = { .sn = &s->snapshots[i], .repair = repair };
+        CopyCheck check = {
+            .sn = &s->snapshots[i],
+            .repair = repair,
+            .room = room,
+        };
         int ret = check_copy(bs, &check, res);
 
         if (ret < 0) {
             return ret;
         }
+        room = check.room;
     }
     return 0;
 }

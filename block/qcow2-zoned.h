@@ -440,6 +440,13 @@ bool GRAPH_RDLOCK
 qcow2_zoned_snapshots_overlap(BlockDriverState *bs, uint64_t offset,
                               uint64_t bytes);
 
+/* Add to what a check has found.  There may be more than an int can count. */
+static inline void qcow2_zoned_count_corruptions(BdrvCheckResult *res,
+                                                 uint64_t count)
+{
+    res->corruptions = MIN(res->corruptions + count, INT_MAX);
+}
+
 /* Count the clusters of all copies in the refcounts that a check computes. */
 int coroutine_fn GRAPH_RDLOCK
 qcow2_zoned_check_snapshot_refcounts(BlockDriverState *bs,
