@@ -990,6 +990,38 @@ static void test_dirty_in_ascending_order(void)
     disk_free(d);
 }
 
+/*
+ * What is known of zones that are not written is dropped, the oldest first:
+ * here first of all that of the zone which was asked for last.
+ */
+static void test_many_zones_come_to_rest(void)
+{
+    enum { MANY = 300 };
+    ZoneGeometry geo = {
+        .disk_size = MANY * ZONE,
+        .zone_size = ZONE,
+        .zone_capacity = CAP,
+        .nr_zones = MANY,
+        .max_append_bytes = CAP,
+    };
+    Disk *d = disk_with(&geo);
+    g_autofree Request *r = g_new(Request, MANY);
+
+    for (int i = 0; i < MANY; i++) {
+        send_write(d, &r[i], i * ZONE, BLOCK);
+    }
+    for (int i = MANY - 1; i >= 0; i--) {
+        complete(&r[i], 0);
+        assert_ended(&r[i], 0);
+    }
+    for (int i = MANY - 1; i >= 0; i--) {
+        assert_send_refused(d, i * ZONE, BLOCK, -ERANGE);
+        put(d, i * ZONE + BLOCK, BLOCK);
+        assert_wp(d, i, i * ZONE + 2 * BLOCK);
+    }
+    disk_free(d);
+}
+
 static void test_set_dirty_and_clean(void)
 {
     Disk *d = disk_new(0, 0);
@@ -1385,6 +1417,8 @@ int main(int argc, char **argv)
         test_two_writes_at_the_wp);
     ADD("place/refused-writes-reserve-nothing",
         test_refusals_reserve_nothing);
+
+    ADD("place/of-many-zones-is-not-mixed-up", test_many_zones_come_to_rest);
 
     ADD("state/zone-is-full-when-its-last-write-is-acknowledged",
         test_full_when_acknowledged);
