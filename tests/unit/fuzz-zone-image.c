@@ -118,7 +118,7 @@ static uint8_t *file;           /* zeros above @file_end */
 static size_t file_size;
 static size_t file_end;         /* of what has been written lately */
 
-static uint8_t *base;
+static uint8_t *base;           /* zeros above @base_size */
 static size_t base_size;
 
 static int coroutine_fn memory_co_preadv(BlockDriverState *bs, int64_t offset,
@@ -211,7 +211,7 @@ static int coroutine_fn base_co_preadv(BlockDriverState *bs, int64_t offset,
                                        int64_t bytes, QEMUIOVector *qiov,
                                        BdrvRequestFlags flags)
 {
-    if (offset + bytes > base_size) {
+    if (offset + bytes > MAX_FILE) {
         return -EIO;
     }
     qemu_iovec_from_buf(qiov, 0, base + offset, bytes);
@@ -231,6 +231,13 @@ static BlockDriver base_driver = {
     .bdrv_co_getlength      = base_co_getlength,
 };
 
+static void set_base(const uint8_t *bytes, size_t size)
+{
+    memset(base, 0, base_size);
+    memcpy(base, bytes, size);
+    base_size = size;
+}
+
 /* NULL if the image is refused */
 static BlockBackend *open_with(int flags, const char *zone_rescue)
 {
@@ -245,6 +252,16 @@ static BlockBackend *open_with(int flags, const char *zone_rescue)
 static BlockBackend *open_image(int flags)
 {
     return open_with(flags, "off");
+}
+
+/* What the driver has of one that is marked as corrupt would be leaked. */
+static void close_image(BlockBackend *blk)
+{
+    blk_flush(blk);
+    if (!blk_bs(blk)->drv) {
+        bdrv_qcow2.bdrv_close(blk_bs(blk));
+    }
+    blk_unref(blk);
 }
 
 /* In the place of what was there.  Its size may be -1 if it has a backing. */
@@ -1064,11 +1081,7 @@ static void use_disk(Disk *d, ZoneChoices *c, int faults)
         use(d, c);
     }
     report(d);
-    if (!blk_bs(d->blk)->drv) {
-        /* What is marked as corrupt is not closed, but leaked. */
-        blk_bs(d->blk)->drv = &bdrv_qcow2;
-    }
-    blk_unref(d->blk);
+    close_image(d->blk);
     if (!d->is_wild) {
         check_again(d, faults);
     }
@@ -1130,9 +1143,7 @@ static void use_clone(ZoneChoices *c)
         base_zones = g_memdup2(zones, d.nr_zones * sizeof(*zones));
         blk_unref(d.blk);
     }
-    memcpy(base, file, file_size);
-    base_size = file_size;
-
+    set_base(file, file_size);
     options = g_strdup_printf("cluster_size=%d", 512 << zone_choose(c, 8));
     if (!create_image(options, BASE_NAME, -1)) {
         return;
@@ -1215,7 +1226,7 @@ static bool repair(bool must_succeed, bool is_wild)
         g_assert_cmpint(result.corruptions, ==, 0);
         g_assert_cmpint(result.leaks, ==, 0);
     }
-    blk_unref(blk);
+    close_image(blk);
     if (is_good) {
         blk = open_image(BDRV_O_RDWR);
         g_assert_nonnull(blk);
@@ -1398,8 +1409,7 @@ static void make_template(Template *t)
         blk_unref(d.blk);
         t->base = g_memdup2(file, file_size);
         t->base_size = file_size;
-        memcpy(base, file, file_size);
-        base_size = file_size;
+        set_base(file, file_size);
         g_assert_true(create_image(t->overlay_options, BASE_NAME, -1));
         g_assert_true(disk_open(&d, BDRV_O_RDWR));
     }
@@ -1420,8 +1430,7 @@ static void load_template(const Template *t)
     memcpy(file, t->bytes, t->size);
     file_size = file_end = t->size;
     if (t->base) {
-        memcpy(base, t->base, t->base_size);
-        base_size = t->base_size;
+        set_base(t->base, t->base_size);
     }
 }
 
