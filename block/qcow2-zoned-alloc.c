@@ -487,7 +487,8 @@ static void coroutine_fn trim_entry(void *opaque)
 
     while (more) {
         WITH_GRAPH_RDLOCK_GUARD() {
-            more = trim_some(bs);
+            /* Without its driver, it has been found corrupt meanwhile. */
+            more = bs->drv && trim_some(bs);
         }
         /* Nothing may be there to wait for in terabytes of unmapped zones. */
         aio_co_schedule(bdrv_get_aio_context(bs), qemu_coroutine_self());

@@ -258,6 +258,7 @@ static BlockBackend *open_image(int flags)
 static void close_image(BlockBackend *blk)
 {
     blk_flush(blk);
+    bdrv_drain(blk_bs(blk));
     if (!blk_bs(blk)->drv) {
         bdrv_qcow2.bdrv_close(blk_bs(blk));
     }
