@@ -1029,7 +1029,7 @@ static bool are_shots_wild(const Template *t)
         const uint8_t *old = t->bytes + t->shots[i].entry;
         const uint8_t *new = file + t->shots[i].entry;
 
-        if (memcmp(old, new, SHOT_EXTRA) ||
+        if (memcmp(old, new, SHOT_EXTRA) != 0 ||
             ldq_be_p(old + SHOT_COPY) != ldq_be_p(new + SHOT_COPY) ||
             ldl_be_p(old + SHOT_NR_ZONES) < ldl_be_p(new + SHOT_NR_ZONES)) {
             return true;
@@ -1044,12 +1044,12 @@ static bool are_shots_edited(const Template *t)
     for (int i = 0; i < t->nr_shots; i++) {
         size_t entry = t->shots[i].entry;
 
-        if (memcmp(t->bytes + entry, file + entry, SHOT_ENTRY)) {
+        if (memcmp(t->bytes + entry, file + entry, SHOT_ENTRY) != 0) {
             return true;
         }
     }
     return t->nr_shots &&
-           memcmp(t->bytes + t->ext, file + t->ext, EXT_SIZE);
+           memcmp(t->bytes + t->ext, file + t->ext, EXT_SIZE) != 0;
 }
 
 /* The snapshots that @d has to begin with */
