@@ -76,6 +76,7 @@ typedef struct Request {
     const void *out;            /* ... they are these */
     size_t in_len;              /* the reply with its status; if 0, only that */
     size_t piece;               /* longest descriptor; 0: one for each part */
+    size_t bytes;               /* of the reply with a descriptor each */
 
     uint8_t *in;                /* the reply */
     uint8_t status;
@@ -248,14 +249,14 @@ static int64_t statistic(const char *name)
 /* Requests */
 
 static void add_part(uint16_t *head, uint64_t addr, size_t len, size_t piece,
-                     bool is_in)
+                     bool is_in, bool is_last)
 {
     uint64_t end = addr + len;
 
     while (addr < end) {
         size_t n = piece ? MIN(piece, end - addr) : len;
         uint16_t desc = qvirtqueue_add(qts, vq, addr, n, is_in,
-                                       !is_in || addr + n < end);
+                                       !is_last || addr + n < end);
 
         *head = MIN(*head, desc);
         addr += n;
@@ -289,9 +290,11 @@ static void submit(Request *reqs, int n)
         qtest_memset(qts, reply, NO_STATUS, r->in_len);
 
         r->head = UINT16_MAX;
-        add_part(&r->head, r->addr, sizeof(hdr), r->piece, false);
-        add_part(&r->head, data, r->out_len, r->piece, false);
-        add_part(&r->head, reply, r->in_len, r->piece, true);
+        add_part(&r->head, r->addr, sizeof(hdr), r->piece, false, false);
+        add_part(&r->head, data, r->out_len, r->piece, false, false);
+        add_part(&r->head, reply, r->bytes, 1, true, false);
+        add_part(&r->head, reply + r->bytes, r->in_len - r->bytes, r->piece,
+                 true, true);
         qtest_writew(qts, vq->avail + 4 + 2 * ((idx + i) % vq->size), r->head);
     }
     g_assert_cmpuint(vq->free_head, <=, vq->size);
@@ -908,6 +911,43 @@ static void test_report_has_thousands_of_zones(void)
                         i == 9000 ? VIRTIO_BLK_ZS_IOPEN : VIRTIO_BLK_ZS_EMPTY);
     }
     free_replies(&r, 1);
+    quit();
+}
+
+/* They end inside of what describes a zone, after it, and where a step ends */
+static void test_a_long_report_takes_any_descriptors(void)
+{
+    static const size_t bytes[] = { 0, 1, 63, 64, 65, 150 };
+    static const size_t pieces[] = { 6999, 8192, 4096 * 64, 300000 };
+    const unsigned zones = 10000;
+
+    create((Geometry) {
+        .size = 128 * zones, .zone = 128, .capacity = 120,
+        .conventional = 9000, .max_append = 8,
+    });
+    mark(1, ENTRY_READ_ONLY);
+    mark(4500, ENTRY_OFFLINE);
+    mark(9100, ENTRY_OFFLINE);
+    start("");
+    for (int i = 0; i < ARRAY_SIZE(bytes) * ARRAY_SIZE(pieces); i++) {
+        Request r = {
+            .type = VIRTIO_BLK_T_ZONE_REPORT, .in_len = report_len(zones),
+            .piece = pieces[i % ARRAY_SIZE(pieces)],
+            .bytes = bytes[i / ARRAY_SIZE(pieces)],
+        };
+
+        send_all(&r, 1);
+        g_assert_cmpint(r.status, ==, OK);
+        g_assert_cmpuint(ldq_le_p(r.in), ==, zones);
+        for (unsigned j = 0; j < zones; j++) {
+            check_descriptor(&descriptors(&r)[j], j);
+            g_assert_cmpint(descriptors(&r)[j].z_state, ==,
+                            j < 9000 ? VIRTIO_BLK_ZS_NOT_WP :
+                            j == 9100 ? VIRTIO_BLK_ZS_OFFLINE :
+                            VIRTIO_BLK_ZS_EMPTY);
+        }
+        free_replies(&r, 1);
+    }
     quit();
 }
 
@@ -2419,6 +2459,7 @@ static const Test tests[] = {
     TEST(report_takes_any_descriptors),
     TEST(report_starts_where_the_sector_is),
     BOTH(report_has_thousands_of_zones),
+    BOTH(a_long_report_takes_any_descriptors),
     BOTH(a_reset_of_the_device_ends_reports),
     TEST(open_changes_states_as_listed),
     TEST(close_changes_states_as_listed),
