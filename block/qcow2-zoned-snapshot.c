@@ -110,21 +110,11 @@ bool qcow2_zoned_snapshots_overlap(BlockDriverState *bs, uint64_t offset,
     BDRVQcow2State *s = bs->opaque;
 
     for (unsigned i = 0; i < s->nb_snapshots; i++) {
-        const QCowSnapshot *sn = &s->snapshots[i];
-        const Qcow2ZonedSnapshotExtra *extra = zoned_extra(sn);
-        uint64_t copy_offset, copy_bytes;
         TableCopy copy;
 
-        if (!extra) {
-            continue;
-        }
-        copy_offset = be64_to_cpu(extra->table_offset);
-        copy_bytes = ROUND_UP((uint64_t)be32_to_cpu(extra->nr_zones) *
-                              QCOW2_ZONE_ENTRY_SIZE, s->cluster_size);
         /* What cannot be true is no copy: others may have its clusters. */
-        if (copy_bytes && copy_offset <= UINT64_MAX - copy_bytes &&
-            ranges_overlap(offset, bytes, copy_offset, copy_bytes) &&
-            find_copy(bs, sn, &copy, NULL)) {
+        if (find_copy(bs, &s->snapshots[i], &copy, NULL) &&
+            ranges_overlap(offset, bytes, copy.offset, copy.bytes)) {
             return true;
         }
     }
