@@ -17,7 +17,7 @@
 #include "qemu/units.h"
 #include "qobject/qdict.h"
 #include "system/block-backend.h"
-#include "iothread.h"
+#include "zone-threads.h"
 
 #define BLOCK       (4 * KiB)
 #define ZONE_SIZE   (1 * MiB)
@@ -305,9 +305,7 @@ static void run_threads(CoroutineEntry *other, bool zones_go_bad)
                                                             : other, w));
     }
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&running) > 0);
-    for (unsigned i = 0; i < THREADS; i++) {
-        iothread_join(threads[i]);
-    }
+    zone_threads_join(threads, THREADS);
 
     check_threads(blk, workers, N);
     blk_unref(blk);

@@ -9,8 +9,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
-#include "block/aio-wait.h"
-#include "iothread.h"
+#include "zone-threads.h"
 #include "zone-writes-model.h"
 
 static void send_write(Disk *d, Request *r, uint64_t offset, uint64_t bytes)
@@ -1354,9 +1353,7 @@ static void test_threads(void)
     }
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&s.running) > 0);
     time = g_get_monotonic_time() - time;
-    for (int i = 0; i < THREADS; i++) {
-        iothread_join(s.threads[i]);
-    }
+    zone_threads_join(s.threads, THREADS);
 
     for (uint32_t zone = 1; zone < STRESS_ZONES; zone++) {
         left += stress_check_zone(&s, zone, true);
