@@ -122,15 +122,21 @@ static size_t file_end;         /* of what has been written lately */
 static uint8_t *base;           /* zeros above @base_size */
 static size_t base_size;
 
-static int coroutine_fn memory_co_preadv(BlockDriverState *bs, int64_t offset,
-                                         int64_t bytes, QEMUIOVector *qiov,
-                                         BdrvRequestFlags flags)
+static int read_memory(const uint8_t *memory, int64_t offset, int64_t bytes,
+                       QEMUIOVector *qiov)
 {
     if (offset + bytes > MAX_FILE) {
         return -EIO;
     }
-    qemu_iovec_from_buf(qiov, 0, file + offset, bytes);
+    qemu_iovec_from_buf(qiov, 0, memory + offset, bytes);
     return 0;
+}
+
+static int coroutine_fn memory_co_preadv(BlockDriverState *bs, int64_t offset,
+                                         int64_t bytes, QEMUIOVector *qiov,
+                                         BdrvRequestFlags flags)
+{
+    return read_memory(file, offset, bytes, qiov);
 }
 
 static int coroutine_fn memory_co_pwritev(BlockDriverState *bs, int64_t offset,
@@ -212,11 +218,7 @@ static int coroutine_fn base_co_preadv(BlockDriverState *bs, int64_t offset,
                                        int64_t bytes, QEMUIOVector *qiov,
                                        BdrvRequestFlags flags)
 {
-    if (offset + bytes > MAX_FILE) {
-        return -EIO;
-    }
-    qemu_iovec_from_buf(qiov, 0, base + offset, bytes);
-    return 0;
+    return read_memory(base, offset, bytes, qiov);
 }
 
 static int64_t coroutine_fn base_co_getlength(BlockDriverState *bs)
