@@ -30,6 +30,9 @@
 #define WINDOW_MIN (1 * MiB)
 #define WINDOW_MAX (8 * MiB)
 
+/* Bytes of L2 tables that are allocated at a time, at most, but at least one */
+#define L2_TABLES_MAX (1 * MiB)
+
 /* Of a window that begins @pos behind the start of its zone, at most */
 static int64_t window_size(int64_t pos)
 {
@@ -175,6 +178,122 @@ extend_file(BlockDriverState *bs, int64_t end)
 }
 
 /*
+ * Allocate clusters for L2 tables, @bytes of them in a row.  Returns where they
+ * are, with their refcounts and zeros durable.
+ */
+static int64_t coroutine_fn GRAPH_RDLOCK
+allocate_zeros(BlockDriverState *bs, int64_t bytes)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t free_index = s->free_cluster_index;
+    int64_t offset = qcow2_alloc_clusters(bs, bytes);
+    int ret;
+
+    if (offset < 0) {
+        return offset;
+    }
+    if (offset == 0) {
+        qcow2_signal_corruption(bs, true, -1, -1, "Preventing invalid "
+                                "allocation of L2 tables at offset 0");
+        return -EIO;
+    }
+    ret = qcow2_pre_write_overlap_check(bs, 0, offset, bytes, false);
+    if (ret < 0) {
+        return ret;
+    }
+
+    /* L2 tables were here, perhaps, and are cached but for their first slice */
+    qcow2_cache_discard_range(s->l2_table_cache, offset, bytes);
+
+    BLKDBG_CO_EVENT(bs->file, BLKDBG_L2_ALLOC_WRITE);
+    ret = bdrv_co_pwrite_zeroes(bs->file, offset, bytes, 0);
+    if (ret == 0) {
+        ret = qcow2_cache_flush(bs, s->refcount_block_cache);
+    }
+    if (ret < 0) {
+        qcow2_free_clusters(bs, offset, bytes, QCOW2_DISCARD_ALWAYS);
+        /* A smaller hole may do for who tries with less. */
+        s->free_cluster_index = MIN(free_index, s->free_cluster_index);
+        return ret;
+    }
+    return offset;
+}
+
+/*
+ * Write entries of the L1 table, without waiting for them to be durable.  They
+ * are not aligned to what the image file may need, since this is seldom done.
+ */
+static int coroutine_fn GRAPH_RDLOCK
+write_l1_entries(BlockDriverState *bs, uint64_t first, uint64_t count)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int64_t offset = s->l1_table_offset + first * L1E_SIZE;
+    g_autofree uint64_t *entries = g_new(uint64_t, count);
+    int ret;
+
+    for (uint64_t i = 0; i < count; i++) {
+        entries[i] = cpu_to_be64(s->l1_table[first + i]);
+    }
+    ret = qcow2_pre_write_overlap_check(bs, QCOW2_OL_ACTIVE_L1, offset,
+                                        count * L1E_SIZE, false);
+    if (ret < 0) {
+        return ret;
+    }
+    BLKDBG_CO_EVENT(bs->file, BLKDBG_L1_UPDATE);
+    return bdrv_co_pwrite(bs->file, offset, count * L1E_SIZE, entries, 0);
+}
+
+/*
+ * Allocate the L2 table of @offset, unless there is one, and more of those that
+ * are missing behind it.  s->lock is held.
+ *
+ * qcow2_alloc_host_offset() would allocate them one by one and flush the image
+ * file three times for each.  All of these are flushed once, since only one
+ * order matters: no power cut may leave an L1 entry without the refcounts and
+ * the zeros of its table.
+ */
+static int coroutine_fn GRAPH_RDLOCK
+allocate_l2_tables(BlockDriverState *bs, int64_t offset)
+{
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2Zoned *z = s->zoned;
+    uint64_t first = offset_to_l1_index(s, offset);
+    uint64_t max = MAX(1, L2_TABLES_MAX >> s->cluster_bits);
+    uint64_t end = MIN(first + max, s->l1_vm_state_index);
+    uint64_t count = 0;
+    int64_t tables;
+    int ret;
+
+    while (first + count < end && !s->l1_table[first + count]) {
+        count++;
+    }
+    if (!count || z->l1_writes_fail) {
+        return 0;
+    }
+    tables = allocate_zeros(bs, count << s->cluster_bits);
+    trace_qcow2_zoned_l2_tables(bs, first, count, tables);
+    if (tables < 0) {
+        return tables;
+    }
+
+    for (uint64_t i = 0; i < count; i++) {
+        s->l1_table[first + i] = (tables + (i << s->cluster_bits)) |
+                                 QCOW_OFLAG_COPIED;
+    }
+    ret = write_l1_entries(bs, first, count);
+    if (ret < 0) {
+        /*
+         * The disk may have them, so nothing else may get their clusters.  No
+         * more are wasted like this, but the one at a time that
+         * qcow2_alloc_host_offset() takes.
+         */
+        memset(s->l1_table + first, 0, count * L1E_SIZE);
+        z->l1_writes_fail = true;
+    }
+    return ret;
+}
+
+/*
  * Map clusters for a write of @bytes at @offset, and more, to @w.  s->lock is
  * held.
  */
@@ -190,6 +309,10 @@ map_window(BlockDriverState *bs, int64_t offset, int64_t bytes,
     unsigned int mapped;
     int ret;
 
+    ret = allocate_l2_tables(bs, offset);
+    if (ret < 0) {
+        return ret;
+    }
     mapped = MIN(window_end(bs, offset, bytes) - offset, INT_MAX);
     ret = qcow2_alloc_host_offset(bs, offset, &mapped, &host_offset, &l2meta);
     if (ret < 0) {

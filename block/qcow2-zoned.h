@@ -115,6 +115,9 @@ typedef struct Qcow2Zoned {
     Qcow2ZonedWindow windows[QCOW2_ZONED_WINDOWS];
     unsigned int windows_forgotten;     /* only changes; not read without */
 
+    /* Protected by the lock of BDRVQcow2State: entries, of new L2 tables */
+    bool l1_writes_fail;
+
     /* One reset, finish, trim or resize at a time.  Taken before table_io. */
     CoMutex management;
 
