@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Cases of `make bench`: in each round all kinds of images take turns"""
 
+import random
 import re
 import time
 
@@ -25,16 +26,16 @@ def time_load(bench, case, kind, image, load):
 
 def rounds(bench, kinds):
     """
-    Yield the kinds in turn, beginning with another in every round.  Unless a
-    number of rounds is asked for, there are at least 3, and more in time.
+    Yield the kinds once in each round, in an order of its own: an image gets
+    the memory that the one before it had, for better or worse.  Unless a number
+    of rounds is asked for, there are at least 3, and more in time.
     """
     begin = time.monotonic()
     for number in range(bench.rounds or MOST_ROUNDS):
         if not bench.rounds and number >= FEWEST_ROUNDS and \
                 time.monotonic() - begin > SECONDS_PER_CASE:
             break
-        for position in range(len(kinds)):
-            yield kinds[(number + position) % len(kinds)]
+        yield from random.Random(number).sample(kinds, len(kinds))
 
 
 def fresh(bench, case, loads):
