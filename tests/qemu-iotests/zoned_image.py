@@ -13,7 +13,8 @@ import re
 import struct
 
 import iotests
-from iotests import QemuIoInteractive, qemu_img, qemu_io
+from iotests import QemuIoInteractive, qemu_img, qemu_io, qemu_nbd_args, \
+    qemu_tool
 
 EXT_MAGIC = 0x007a6264
 INCOMPAT_ZONED = 1 << 5
@@ -266,6 +267,15 @@ class ZonedTestCase(iotests.QMPTestCase):
         """The image has neither leaks nor errors"""
         result = qemu_img('check', self.image.path)
         self.assertIn('No errors were found', result.stdout)
+
+    def assert_not_served(self, reason, *args):
+        """
+        qemu-nbd fails.  It does not fork, which it does while other threads
+        run: the allocator of AddressSanitizer may be locked for ever then.
+        """
+        result = qemu_tool('timeout', '60', *qemu_nbd_args, *args, check=False)
+        self.assertEqual(result.returncode, 1, result.stdout)
+        self.assertIn(reason, result.stdout)
 
 
 def main(**kwargs):
