@@ -190,7 +190,8 @@ allocate_zeros(BlockDriverState *bs, int64_t bytes)
     int ret;
 
     if (offset < 0) {
-        return offset;
+        ret = offset;
+        goto fail;
     }
     if (offset == 0) {
         qcow2_signal_corruption(bs, true, -1, -1, "Preventing invalid "
@@ -202,7 +203,7 @@ allocate_zeros(BlockDriverState *bs, int64_t bytes)
         return ret;
     }
 
-    /* L2 tables were here, perhaps, and are cached but for their first slice */
+    /* What is cached of there is not what is about to be there. */
     qcow2_cache_discard_range(s->l2_table_cache, offset, bytes);
 
     BLKDBG_CO_EVENT(bs->file, BLKDBG_L2_ALLOC_WRITE);
@@ -212,11 +213,14 @@ allocate_zeros(BlockDriverState *bs, int64_t bytes)
     }
     if (ret < 0) {
         qcow2_free_clusters(bs, offset, bytes, QCOW2_DISCARD_ALWAYS);
-        /* A smaller hole may do for who tries with less. */
-        s->free_cluster_index = MIN(free_index, s->free_cluster_index);
-        return ret;
+        goto fail;
     }
     return offset;
+
+fail:
+    /* A smaller hole may do for who tries with less. */
+    s->free_cluster_index = MIN(free_index, s->free_cluster_index);
+    return ret;
 }
 
 /*

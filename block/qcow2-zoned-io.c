@@ -158,6 +158,9 @@ write_data(BlockDriverState *bs, const ZoneWrite *w, int64_t offset,
         int ret;
 
         if (host_offset < 0) {
+            if (!bs->drv) {
+                return host_offset;     /* The image was found corrupt. */
+            }
             /* No room for a window; for the clusters of this write, perhaps */
             break;
         }
