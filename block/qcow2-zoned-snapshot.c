@@ -113,7 +113,8 @@ bool qcow2_zoned_snapshots_overlap(BlockDriverState *bs, uint64_t offset,
         TableCopy copy;
 
         /* What cannot be true is no copy: others may have its clusters. */
-        if (find_copy(bs, &s->snapshots[i], &copy, NULL) &&
+        if (zoned_extra(&s->snapshots[i]) &&
+            find_copy(bs, &s->snapshots[i], &copy, NULL) &&
             ranges_overlap(offset, bytes, copy.offset, copy.bytes)) {
             return true;
         }
