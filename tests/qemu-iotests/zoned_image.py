@@ -16,6 +16,8 @@ import iotests
 from iotests import QemuIoInteractive, qemu_img, qemu_io, qemu_nbd_args, \
     qemu_tool
 
+SOCKET = os.path.join(iotests.sock_dir, 'zoned.sock')
+
 EXT_MAGIC = 0x007a6264
 INCOMPAT_ZONED = 1 << 5
 
@@ -273,7 +275,8 @@ class ZonedTestCase(iotests.QMPTestCase):
         qemu-nbd fails.  It does not fork, which it does while other threads
         run: the allocator of AddressSanitizer may be locked for ever then.
         """
-        result = qemu_tool('timeout', '60', *qemu_nbd_args, *args, check=False)
+        result = qemu_tool('timeout', '60', *qemu_nbd_args, '-k', SOCKET, *args,
+                           check=False)
         self.assertEqual(result.returncode, 1, result.stdout)
         self.assertIn(reason, result.stdout)
 
