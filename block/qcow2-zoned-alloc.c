@@ -203,7 +203,7 @@ allocate_zeros(BlockDriverState *bs, int64_t bytes)
         return ret;
     }
 
-    /* If refcounts are wrong, a table of a snapshot may be cached from there. */
+    /* If refcounts are wrong, a table of a snapshot may be cached there */
     qcow2_cache_discard_range(s->l2_table_cache, offset, bytes);
 
     BLKDBG_CO_EVENT(bs->file, BLKDBG_L2_ALLOC_WRITE);
