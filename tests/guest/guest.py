@@ -6,7 +6,8 @@ Boot a Linux guest with a script to run and disks to run it on.
 
 BUILD (default: build/ of this tree), QEMU_BUILD (default: $BUILD/qemu-build)
 and ACCEL (default: tcg; /dev/kvm can exist and not work) come from the
-environment.
+environment.  TCG runs both CPUs in one thread: with one for each, QEMU can
+abort in iotlb_to_section() while the firmware maps PCI devices.
 """
 
 import json
@@ -27,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BUILD = Path(os.environ.get('BUILD') or ROOT / 'build').resolve()
 QEMU_BUILD = Path(os.environ.get('QEMU_BUILD') or BUILD / 'qemu-build')
-ACCEL = os.environ.get('ACCEL') or 'tcg'
+ACCEL = os.environ.get('ACCEL') or 'tcg,thread=single'
 ASSETS = BUILD / 'guest'
 
 # The disk of the manual's example.
