@@ -216,7 +216,7 @@ static aligned_uint64_t *zone_slot(const ZoneTable *t, uint32_t zone)
     return &qatomic_rcu_read(&t->words[piece])[zone - piece_start(t, piece)];
 }
 
-static uint64_t zone_word(const ZoneTable *t, uint32_t zone)
+static inline uint64_t zone_word(const ZoneTable *t, uint32_t zone)
 {
     uint64_t start = zone_table_start(t, zone);
 
@@ -271,13 +271,6 @@ static ZoneActivity zone_activity(const ZoneTable *t, uint32_t zone)
 static void zone_set_wp(ZoneTable *t, uint32_t zone, uint64_t wp)
 {
     zone_set_word(t, zone, (zone_word(t, zone) & ~WORD_WP_MASK) | wp);
-}
-
-static void zone_set_busy(ZoneTable *t, uint32_t zone, bool busy)
-{
-    uint64_t word = zone_word(t, zone);
-
-    zone_set_word(t, zone, busy ? word | WORD_BUSY : word & ~WORD_BUSY);
 }
 
 static void zone_set_attributes(ZoneTable *t, uint32_t zone,
@@ -776,22 +769,22 @@ static int check_conventional_write(const ZoneTable *t, uint32_t first,
 }
 
 /*
- * Check a write to sequential @zone in the order of the conditions, each of
- * which has an error of its own.
+ * Check a write to sequential @zone, whose word is @word, in the order of the
+ * conditions, each of which has an error of its own.
  */
 static int check_sequential_write(const ZoneTable *t, uint32_t zone,
-                                  uint64_t offset, uint64_t bytes,
-                                  uint64_t reserved)
+                                  uint64_t word, uint64_t offset,
+                                  uint64_t bytes, uint64_t reserved)
 {
     uint64_t end = zone_table_start(t, zone) + zone_table_length(t, zone);
-    ZoneActivity activity = zone_activity(t, zone);
+    ZoneActivity activity = word_activity(word);
 
     if (bytes > end - offset) {
         return -EINVAL;
     }
     /* FULL, READ-ONLY and OFFLINE zones are inactive. */
     if (activity == ZONE_INACTIVE &&
-        zone_table_state(t, zone) != BLK_ZS_EMPTY) {
+        word_state(t, zone, word) != BLK_ZS_EMPTY) {
         return -EINVAL;
     }
     if (offset != reserved) {
@@ -819,17 +812,19 @@ static bool range_is_valid(const ZoneTable *t, uint64_t offset, uint64_t bytes)
 static int write_sequential(ZoneTable *t, uint32_t zone, uint64_t offset,
                             uint64_t bytes, uint64_t reserved)
 {
-    int ret = check_sequential_write(t, zone, offset, bytes, reserved);
+    uint64_t word = zone_word(t, zone);
+    int ret = check_sequential_write(t, zone, word, offset, bytes, reserved);
 
     if (ret < 0) {
         return ret;
     }
-    if (!is_open(zone_activity(t, zone))) {
+    if (!is_open(word_activity(word))) {
         zone_open(t, zone, ZONE_IMPLICIT);
-    } else if (zone_activity(t, zone) == ZONE_IMPLICIT) {
+        word = zone_word(t, zone);
+    } else if (word_activity(word) == ZONE_IMPLICIT) {
         recency_touch(t, zone);
     }
-    zone_set_busy(t, zone, true);
+    zone_set_word(t, zone, word | WORD_BUSY);
     return 0;
 }
 
@@ -868,12 +863,13 @@ void zone_table_acknowledge(ZoneTable *t, uint32_t zone, uint64_t wp,
                             bool busy)
 {
     uint64_t limit = zone_limit(t, zone);
+    uint64_t word = zone_word(t, zone);
 
-    assert(wp > zone_table_wp(t, zone) && wp <= limit);
+    assert(wp > word_wp(word) && wp <= limit);
     assert(!busy || wp < limit);
 
-    zone_set_wp(t, zone, wp);
-    zone_set_busy(t, zone, busy);
+    word &= ~(WORD_WP_MASK | WORD_BUSY);
+    zone_set_word(t, zone, word | wp | (busy ? WORD_BUSY : 0));
     if (wp == limit) {
         zone_set_activity(t, zone, ZONE_INACTIVE);
         t->nr_full++;
@@ -882,7 +878,7 @@ void zone_table_acknowledge(ZoneTable *t, uint32_t zone, uint64_t wp,
 
 void zone_table_rewind(ZoneTable *t, uint32_t zone)
 {
-    zone_set_busy(t, zone, false);
+    zone_set_word(t, zone, zone_word(t, zone) & ~WORD_BUSY);
     if (zone_activity(t, zone) == ZONE_CLOSED) {
         zone_close(t, zone);
     }
