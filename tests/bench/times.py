@@ -5,6 +5,7 @@
 
 import random
 import re
+import statistics
 import time
 
 import measure
@@ -12,16 +13,24 @@ from counts import RESETS
 from images import CONTROL, KIB, KINDS, MIB, Load, size_name
 
 SIZES = {4 * KIB: 16384, 64 * KIB: 8192, MIB: 512}
-FEWEST_ROUNDS, MOST_ROUNDS, SECONDS_PER_CASE = 3, 31, 8
+FEWEST_ROUNDS, MOST_ROUNDS, SECONDS_PER_CASE = 3, 31, 12
+REFILLS = 4
 TIMED = (*KINDS, CONTROL)
 FLUSHED = {4 * KIB: 1000, 64 * KIB: 1000, MIB: 100}
 
 
-def time_load(bench, case, kind, image, load):
+def run_load(image, load):
+    """Return how long it took, and the CPU time, in seconds"""
     usage = measure.run(*load.command(image))
     seconds, = re.findall(r'Run completed in ([\d.]+) seconds', usage.output)
-    bench.add(case, kind, 'seconds', float(seconds))
-    bench.add(case, kind, 'CPU', usage.user + usage.system)
+    return float(seconds), usage.user + usage.system
+
+
+def add_times(bench, case, kind, timed):
+    """Add the medians of what run_load() returned"""
+    seconds, cpu = map(statistics.median, zip(*timed))
+    bench.add(case, kind, 'seconds', seconds)
+    bench.add(case, kind, 'CPU', cpu)
 
 
 def rounds(bench, kinds):
@@ -43,7 +52,7 @@ def fresh(bench, case, loads):
     """Time loads of {kind: load} on images that were never written to"""
     for kind in rounds(bench, tuple(loads)):
         image = bench.image(kind).create()
-        time_load(bench, case, kind, image, loads[kind])
+        add_times(bench, case, kind, [run_load(image, loads[kind])])
         image.path.unlink()
 
 
@@ -72,12 +81,17 @@ def append(bench):
 
 
 def refill(bench):
-    # Each on a new image: memory or disk may be faster for the first of them.
+    # A new image in each round: memory or disk may be faster for the first of
+    # them.  The median of several, since it is the filling that takes long.
     for name, load in grid(bench):
         for kind in rounds(bench, ('zoned', 'plain', 'raw', CONTROL)):
             image = bench.image(kind).create()
             image.fill(load)
-            time_load(bench, f'refill {name}', kind, image, load)
+            timed = []
+            for _ in range(REFILLS):
+                image.reset()
+                timed.append(run_load(image, load))
+            add_times(bench, f'refill {name}', kind, timed)
             image.path.unlink()
 
 

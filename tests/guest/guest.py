@@ -5,9 +5,9 @@ Boot a Linux guest with a script to run and disks to run it on.
     result = guest.run('blkzone report /dev/vda', ['zbc.qcow2'])
 
 BUILD (default: build/ of this tree), QEMU_BUILD (default: $BUILD/qemu-build)
-and ACCEL (default: tcg; /dev/kvm can exist and not work) come from the
-environment.  TCG runs both CPUs in one thread: with one for each, QEMU can
-abort in iotlb_to_section() while the firmware maps PCI devices.
+and ACCEL (default: tcg,thread=single) come from the environment.  Not KVM:
+/dev/kvm can exist and not work.  Not a thread for each of the two CPUs: QEMU
+can abort in iotlb_to_section() then, while the firmware maps PCI devices.
 """
 
 import json
@@ -191,7 +191,7 @@ def run(script: str, images: list[Path], *, timeout: float = 300,
                                properties)
         if suites:
             command[command.index('-m') + 1] = '1G'
-            # With several, TCG now and then fails an assertion of its own.
+            # TCG runs several in one thread anyway, see above.
             command[command.index('-smp') + 1] = '1'
         if reboot:
             command.remove('-no-reboot')

@@ -118,7 +118,7 @@ class Machine:
     def command(self, initrd):
         command = guest.qemu_command(initrd, [], 'stdio')
         command[0] = self.qemu
-        # With several, TCG now and then fails an assertion of its own.
+        # TCG runs several in one thread anyway, see guest.py.
         command[command.index('-smp') + 1] = '1'
         command += [*SECRET, '-object', 'iothread,id=thread']
         for survivor in self.survivors:
