@@ -155,7 +155,7 @@ help:
 	@echo 'make clean              remove what was built, keep what was downloaded'
 	@echo 'make distclean          remove build/'
 	@echo
-	@echo 'ACCEL=kvm               guests use KVM; the default is tcg, which works anywhere'
+	@echo 'ACCEL=kvm               guests use KVM; the default, TCG, works anywhere'
 
 .PHONY: all check check-unit check-iotests check-qtest check-powercut \
         check-fuzz check-lint coverage fuzz \

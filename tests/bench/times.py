@@ -86,7 +86,7 @@ def refill(bench):
     for name, load in grid(bench):
         for kind in rounds(bench, ('zoned', 'plain', 'raw', CONTROL)):
             image = bench.image(kind).create()
-            image.fill(load)
+            run_load(image, load)
             timed = []
             for _ in range(REFILLS):
                 image.reset()
